@@ -1,0 +1,55 @@
+# Everything there is to do, from a fresh clone. Needs Python >= 3.11 and make; no compiler, no root.
+.POSIX:
+PYTHON ?= python3
+VENV = .venv
+STAMP = $(VENV)/.installed
+BIN = $(VENV)/bin
+# Extra arguments: make run ARGS="--port 9090", make test ARGS="-k offline"
+ARGS =
+
+.PHONY: help setup run test check bench lock format clean
+
+help:
+	@echo "make run     start homeserver, bot and frontend here; prints the line to give pip"
+	@echo "make test    every test: unit, conformance, integration with real Synapse, pip and uv"
+	@echo "make check   formatter, linter, types, import rules, unit tests; under a minute"
+	@echo "make bench   the project's own benchmarks; BENCH=DIR compares with other proxies"
+	@echo "make setup   make .venv with all of the above; the others call it"
+	@echo "make lock    pin the dependencies anew in requirements.lock"
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Setting up $(VENV) (once; a minute or two) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+run: setup
+	@exec $(BIN)/matrix-pypi up $(ARGS)
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q -m "not integration and not internet" $(ARGS)
+
+bench: setup
+	@$(BIN)/python bench/run.py $(if $(BENCH),--peers "$(BENCH)",) $(ARGS)
+
+lock: setup
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	    --no-header --no-annotate --no-emit-package matrix-pypi --upgrade --quiet -o requirements.lock
+
+format: setup
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
