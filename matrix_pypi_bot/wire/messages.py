@@ -1,0 +1,207 @@
+"""The internal API, version 1: what the bot (server) and the frontend (client) say to each other, with its JSON codec.
+
+Described for other languages by `docs/protocol/internal-api.yaml`; a test holds the running server against it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+
+API: Final = "/internal/v1"
+HEARTBEAT_SECONDS: Final = 5  # the change stream says something at least this often
+STREAM_SILENCE_SECONDS: Final = 12  # two heartbeats missed: the stream is broken
+
+Action = Literal["serve+attest", "serve", "refuse", "quarantine", "unavailable", "contested"]
+SERVING: Final = frozenset({"serve+attest", "serve"})
+M = TypeVar("M")
+ViewState = Literal["live", "down", "gone", "quarantined"]
+
+
+class FileDecision(msgspec.Struct, frozen=True):
+    """What `decide()` says of one file, as it stands in a page entry under `_decision`.
+
+    `http` is the page-side status: 200, 403, 404 or 503; a file answer turns 503 into 504. `reason` is one clean ASCII line,
+    e.g. `matrix-pypi: R3 the digest changed upstream`, empty for an ordinary serve.
+    """
+
+    action: Action
+    http: int
+    rule: str
+    reason: str = ""
+
+    @property
+    def serves(self) -> bool:
+        """Whether bytes may leave."""
+        return self.action in SERVING
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of `GET /internal/v1/decide/<project>/<file>`: may these bytes be served, which are they, where are they.
+
+    `sha256` and `size` name the digest chosen (size None when nobody told it). `urls` are the upstream addresses of the file,
+    best first; `opened_origins` those `scheme://host:port` that the operator's own configuration opens although they are http or
+    private. `core_metadata_sha256` is the digest of `<file>.metadata`, None when none is advertised. `path` is the file's path here;
+    `seq` the position in the change stream at which all this was true.
+    """
+
+    action: Action
+    http: int
+    rule: str
+    reason: str = ""
+    project: str
+    file: str
+    path: str
+    sha256: str | None = None
+    size: int | None = None
+    core_metadata_sha256: str | None = None
+    cids: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+    opened_origins: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    attested_by: tuple[str, ...] = ()
+    view_age_seconds: float = 0.0
+    seq: int = 0
+
+    @property
+    def serves(self) -> bool:
+        """Whether bytes may leave."""
+        return self.action in SERVING
+
+
+class PageState(msgspec.Struct, frozen=True, kw_only=True):
+    """The `_view` of a finished project document: how it stands towards upstream.
+
+    `fresh_seconds` is how long it may be served without asking the bot again; `state` `down` means that the last attempt to refresh
+    failed. `seq` is the position in the change stream at which the document was finished, `revision` its ETag without quotes.
+    """
+
+    state: ViewState
+    age_seconds: float
+    fresh_seconds: float
+    revision: str
+    seq: int
+    opened_origins: tuple[str, ...] = ()
+
+
+class PageFile(
+    msgspec.Struct, frozen=True, kw_only=True, rename={"decision": "_decision", "path": "_path", "upstream_url": "_url"}
+):
+    """The part of a finished page entry that the frontend itself reads; everything else passes through untouched."""
+
+    filename: str
+    hashes: dict[str, str]
+    decision: FileDecision
+    path: str
+    upstream_url: str
+    size: int | None = None
+    core_metadata: bool | dict[str, str] | None = msgspec.field(name="core-metadata", default=None)
+
+
+class ProjectDocument(msgspec.Struct, frozen=True, kw_only=True, rename={"view": "_view"}):
+    """The part of `GET /internal/v1/projects/<name>` that the frontend itself reads: a finished PEP 691 page.
+
+    The body is the page as installers get it (`url` relative to it, refused files yanked with their reason, cooldown files left out),
+    with `_view` on the page and `_decision`, `_path`, `_url` on each file, which the frontend strips.
+    """
+
+    name: str
+    view: PageState
+    files: tuple[PageFile, ...]
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /internal/v1/stored`: the frontend hashed and stored these bytes for a client who asked.
+
+    `source` is `upstream`, `peer`, `kubo` or `cache` (a file that was held already when a client first asked for it).
+    """
+
+    project: str
+    file: str
+    sha256: str
+    size: int
+    cid: str
+    source: str
+
+
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /internal/v1/observed`: wrong bytes were seen. `sha256` None when the transfer broke off before its end."""
+
+    project: str
+    file: str
+    expected_sha256: str
+    sha256: str | None
+    size: int
+    source: str
+    reason: str
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of `GET /internal/v1/changes?after=<seq>`.
+
+    Either a change (`project`, `revision`, `withdrawn`: files that must be refused from now on), or `heartbeat`, or `reset`:
+    `after` is older than what the bot remembers (or from another life of it), forget everything held.
+    Without `after` the stream starts now; its first line is a heartbeat with the current `seq`, sent at once.
+    """
+
+    seq: int = 0
+    project: str | None = None
+    revision: str | None = None
+    withdrawn: tuple[str, ...] = ()
+    heartbeat: bool = False
+    reset: bool = False
+
+
+class Override(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /internal/v1/overrides` (operator token): an operator's decision, to be signed and logged by the bot.
+
+    `target` is a file name or a project name. `sha256` only with `approve`: the digest approved; None approves what upstream names now.
+    """
+
+    action: Literal["approve", "quarantine", "release"]
+    target: str
+    reason: str
+    sha256: str | None = None
+
+
+class OverrideDone(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to an `Override`: the id of the signed statement, and how the files stand now."""
+
+    statement_id: str
+    scope: Literal["file", "project"]
+    project: str
+    file: str | None
+    decisions: dict[str, FileDecision]
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that `decide()` was told, for people: `kind` e.g. `upstream`, `ledger`, `first-seen`, `attestation`, `override`."""
+
+    kind: str
+    sha256: str | None
+    detail: str
+    at: str | None = None
+    statement_id: str | None = None
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /internal/v1/explain/<project>[/<file>]`: the decision of each file, with every piece of evidence."""
+
+    project: str
+    state: ViewState
+    view_age_seconds: float
+    serial: int | None
+    room: str | None
+    files: dict[str, FileDecision]
+    evidence: dict[str, tuple[Evidence, ...]]
+
+
+def encode(message: msgspec.Struct | dict[str, Any]) -> bytes:  # type: ignore[explicit-any]  # a finished page is open JSON
+    """The message as compact JSON."""
+    return msgspec.json.encode(message)
+
+
+def decode_as(kind: type[M], data: bytes) -> M:
+    """`data` as a message of `kind`. Raises msgspec.ValidationError or msgspec.DecodeError, which name what is wrong."""
+    return msgspec.json.decode(data, type=kind)
