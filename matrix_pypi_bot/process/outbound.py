@@ -143,20 +143,29 @@ class Outbound:
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(total_seconds):
-                    response = await self._follow(
-                        stack, method, url, headers or {}, self._opened | frozenset(opened), max_redirects
-                    )
+                    response = await self._ask(stack, method, url, headers or {}, frozenset(opened), max_redirects)
                     yield response
-            except _NotPublicError as error:
+            except (TimeoutError, aiohttp.ClientError) as error:
+                raise Unreachable(f"{_where(url)}: {_cause(error)}") from error
+
+    async def _ask(
+        self,
+        stack: AsyncExitStack,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        opened: frozenset[Origin],
+        redirects: int,
+    ) -> aiohttp.ClientResponse:
+        """The response's head. OSErrors are only translated here: inside the caller's block one may be about his own disk."""
+        try:
+            return await self._follow(stack, method, url, headers, self._opened | opened, redirects)
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, _NotPublicError):
                 raise ForbiddenAddress(f"{_where(url)} is not a public address") from error
-            except aiohttp.ClientConnectorError as error:
-                if isinstance(error.os_error, _NotPublicError):
-                    raise ForbiddenAddress(f"{_where(url)} is not a public address") from error
-                raise Unreachable(
-                    f"{_where(url)}: {clean_line(str(error.os_error) or type(error).__name__, 120)}"
-                ) from error
-            except (TimeoutError, aiohttp.ClientError, OSError) as error:
-                raise Unreachable(f"{_where(url)}: {clean_line(str(error) or type(error).__name__, 120)}") from error
+            raise Unreachable(f"{_where(url)}: {_cause(error.os_error)}") from error
+        except OSError as error:
+            raise Unreachable(f"{_where(url)}: {_cause(error)}") from error
 
     async def _follow(
         self,
@@ -237,3 +246,8 @@ def _where(url: str | URL) -> str:
         return str(origin_of(url))
     except ForbiddenAddress:
         return "an address that is not http(s)"
+
+
+def _cause(error: BaseException) -> str:
+    """One short clean line of an exception, its type's name when it has no text."""
+    return clean_line(str(error) or type(error).__name__, 120)
