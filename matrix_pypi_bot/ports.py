@@ -1,0 +1,343 @@
+"""What the bot's services need of the outside, and what must be true when a call returns.
+
+Everything in one `Transaction` becomes durable together or not at all; outside one nothing is written. Adapters exist for SQLite and
+PostgreSQL (one schema, one body of tests). Times are milliseconds since the epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from matrix_pypi_bot.wire.digests import Sha256
+from matrix_pypi_bot.wire.messages import Change, Observed, Stored
+from matrix_pypi_bot.wire.names import FileName, ProjectName
+
+TRUST_ROOM = (
+    "trust"  # the room key of the trust room; every other room key is a project's name prefixed with PROJECT_ROOM
+)
+PROJECT_ROOM = "project:"
+SPACE_ROOM = "space"
+
+
+class Clock(Protocol):
+    """The time, asked for in one place."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the epoch, UTC."""
+        ...
+
+
+# ---- rows -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvelopeRow:
+    """A statement that was verified once and is kept for ever. `id` = hex(sha256(payload)); `envelope` the DSSE JSON as bytes."""
+
+    id: str
+    kind: str
+    project: ProjectName | None
+    file: FileName | None
+    sha256: Sha256 | None
+    keyid: str
+    org: str
+    seq: int | None
+    envelope: bytes
+    first_seen_ms: int
+    via: str  # "own", "room", "log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """L: a digest that this organisation itself accepted, `by` serving it under R8 or by an operator's approval."""
+
+    project: ProjectName
+    file: FileName
+    sha256: Sha256
+    size: int | None
+    at_ms: int
+    by: Literal["served", "approved"]
+    serial: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewRow:
+    """The last answer of upstream about a project: the page it sent (`raw` empty when gone), and how the last attempt went.
+
+    `state`: `live` the last attempt succeeded, `down` it failed (the page is the last known one), `gone` upstream answered twice that
+    the project, once there, is no more. `raw` is the PEP 691 JSON that was validated, HTML pages already converted.
+    """
+
+    project: ProjectName
+    state: Literal["live", "down", "gone"]
+    etag: str | None
+    serial: int | None
+    fetched_ms: int
+    checked_ms: int
+    raw: bytes
+    opened_origins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverrideRow:
+    """An operator's signed decision. `file` None: the whole project."""
+
+    statement_id: str
+    project: ProjectName
+    file: FileName | None
+    action: Literal["approve", "quarantine", "release"]
+    sha256: Sha256 | None
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxRow:
+    """A raw Matrix event that the homeserver was told we have."""
+
+    n: int
+    event_id: str
+    room_id: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxRow:
+    """An event of ours on its way to a room. `room` is a room key; `txn_id` is fixed when queued, so that a retry is no second event."""
+
+    n: int
+    room: str
+    type: str
+    state_key: str | None
+    content: bytes
+    txn_id: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomRow:
+    """A room of ours: its key (`trust`, `space`, `project:<name>`), id, alias, and the hash of its constitution as created."""
+
+    key: str
+    room_id: str
+    alias: str
+    constitution: str
+    created_ms: int
+
+
+# ---- tables, as seen inside one transaction ---------------------------------------------------------------------------
+
+
+class Ledger(Protocol):
+    """What is known and never forgotten: insert-only, refused otherwise by the database itself."""
+
+    async def keep(self, row: EnvelopeRow) -> bool:
+        """True when it was new. The same id again is no error."""
+        ...
+
+    async def envelope(self, statement_id: str) -> EnvelopeRow | None: ...
+
+    async def attestations(self, project: ProjectName) -> list[EnvelopeRow]:
+        """Every attestation kept for the project, oldest first."""
+        ...
+
+    async def sighted(self, statement_id: str, *, room_id: str, event_id: str, sender: str, at_ms: int) -> None:
+        """That an event carried the statement; the sender is kept apart, purgeable."""
+        ...
+
+    async def chain(self, keyid: str, project: ProjectName | None) -> tuple[int, str | None]:
+        """The highest `seq` this key used for the project (0 for none) and the id of that statement."""
+        ...
+
+    async def sign_once(self, keyid: str, file: FileName, sha256: Sha256) -> bool:
+        """Reserves the right to sign `sha256` for `file` with this key. False when the key signed another digest: never sign then."""
+        ...
+
+    async def accept(self, accepted: Accepted) -> None:
+        """L of the file is this digest from now on; earlier rows stay."""
+        ...
+
+    async def accepted(self, project: ProjectName) -> dict[FileName, Accepted]:
+        """The newest accepted digest of each file of the project."""
+        ...
+
+    async def first_seen(self, project: ProjectName) -> dict[FileName, Sha256]:
+        """The first digest that upstream ever named for each file of the project."""
+        ...
+
+    async def see_first(self, project: ProjectName, files: dict[FileName, Sha256], at_ms: int) -> None:
+        """Notes digests of files not seen before; for a file seen before nothing changes."""
+        ...
+
+    async def own_view(self, project: ProjectName, serial: int | None, root: Sha256, at_ms: int) -> None:
+        """That upstream showed this page (root = sha256 of it) at this serial."""
+        ...
+
+    async def serial_floor(self, project: ProjectName) -> int | None:
+        """The highest serial ever observed."""
+        ...
+
+    async def override(self, row: OverrideRow) -> None: ...
+
+    async def overrides(self, project: ProjectName) -> list[OverrideRow]:
+        """Oldest first."""
+        ...
+
+    async def append_leaf(self, statement_id: str, leaf_hash: bytes) -> int:
+        """The index the statement got in this organisation's log: 0, 1, 2, ... without gaps."""
+        ...
+
+    async def leaves(self, start: int, end: int) -> list[str]:
+        """Statement ids of the leaves from `start` (inclusive) to `end` (exclusive)."""
+        ...
+
+    async def observe(self, observed: Observed, at_ms: int) -> None:
+        """That wrong bytes were seen somewhere: evidence for people."""
+        ...
+
+
+class Views(Protocol):
+    """The last page of each project, and what frontends must hear of."""
+
+    async def get(self, project: ProjectName) -> ViewRow | None: ...
+
+    async def put(self, row: ViewRow) -> None: ...
+
+    async def names(self, after: str, limit: int) -> list[ProjectName]:
+        """Known projects that are not gone, sorted, after `after`."""
+        ...
+
+    async def change(self, project: ProjectName, revision: str, withdrawn: tuple[str, ...], at_ms: int) -> int:
+        """The sequence number of the change: larger than every one before, also those pruned."""
+        ...
+
+    async def changes(self, after: int, limit: int) -> list[Change]: ...
+
+    async def change_bounds(self) -> tuple[int, int]:
+        """(oldest remembered, newest) sequence number; (0, 0) when there never was a change."""
+        ...
+
+    async def report(self, stored: Stored, at_ms: int) -> None:
+        """Keeps what a frontend stored until it can be decided; the same again is no error."""
+        ...
+
+    async def reports(self, project: ProjectName) -> list[Stored]: ...
+
+    async def settled(self, stored: Stored) -> None:
+        """The report was attested, or can never be."""
+        ...
+
+
+class Mail(Protocol):
+    """Matrix events in and out, and the rooms they belong to."""
+
+    async def receive(self, txn_id: str, events: list[tuple[str, str, bytes]], at_ms: int) -> int:
+        """Keeps (event id, room id, raw JSON) triples; how many were new. Known event ids are skipped, whatever the transaction id."""
+        ...
+
+    async def unread(self, limit: int) -> list[InboxRow]:
+        """In the order of arrival."""
+        ...
+
+    async def read(self, n: int) -> None: ...
+
+    async def send(self, room: str, type: str, state_key: str | None, content: bytes, at_ms: int) -> None:
+        """Queues an event. For a state event an unsent one of the same room, type and key is replaced in its place."""
+        ...
+
+    async def rooms_with_mail(self) -> list[str]:
+        """Room keys that have something queued, the longest waiting first."""
+        ...
+
+    async def next_to(self, room: str) -> OutboxRow | None:
+        """The oldest queued event of the room."""
+        ...
+
+    async def sent(self, n: int, event_id: str) -> None: ...
+
+    async def failed(self, n: int, error: str) -> None:
+        """Counts an attempt; the event stays queued."""
+        ...
+
+    async def room(self, key: str) -> RoomRow | None: ...
+
+    async def room_by_id(self, room_id: str) -> RoomRow | None: ...
+
+    async def rooms(self) -> list[RoomRow]: ...
+
+    async def keep_room(self, row: RoomRow) -> None:
+        """Inserts or replaces by key."""
+        ...
+
+
+class Transaction(Protocol):
+    """One database transaction, seen as tables."""
+
+    ledger: Ledger
+    views: Views
+    mail: Mail
+
+
+class Store(Protocol):
+    """The database."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Commits when the block ends, rolls back when it raises. Raises StoreAway when the database cannot be reached."""
+        ...
+
+
+# ---- the rest of the outside ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchedPage:
+    """A page that upstream sent: validated PEP 691 JSON in `raw`."""
+
+    raw: bytes
+    etag: str | None
+    serial: int | None
+    opened_origins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotModified:
+    """Upstream said that the page is the one we have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Upstream answered that there is no such project (404 or 410). Not the same as being away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Upstream could not be reached, or answered 5xx, 429 or too slowly."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """Upstream answered, but not with a page of this project that may be believed."""
+
+    reason: str
+
+
+class Index(Protocol):
+    """The upstream index. Never raises for what upstream does: every outcome is one of the five answers."""
+
+    async def fetch(
+        self, project: ProjectName, *, etag: str | None, no_cache: bool
+    ) -> FetchedPage | NotModified | Absent | Away | Wrong:
+        """Asks for the project's page within the configured caps of time and decoded bytes."""
+        ...
+
+
+class Postman(Protocol):
+    """Whoever empties the outbox."""
+
+    def poke(self) -> None:
+        """There is new mail; returns at once."""
+        ...
