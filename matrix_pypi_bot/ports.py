@@ -105,7 +105,7 @@ class InboxRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxRow:
-    """An event of ours on its way to a room. `room` is a room key; `txn_id` is fixed when queued, so that a retry is no second event."""
+    """An event of ours on its way to a room. `room` is a room key; `txn_id` is fixed when queued: a retry is no second event."""
 
     n: int
     room: str
