@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec.inspect import Field, LiteralType, StrType, StructType, Type, UnionType, VarTupleType, type_info
+from msgspec.inspect import (
+    CustomType,
+    Field,
+    LiteralType,
+    StrType,
+    StructType,
+    Type,
+    UnionType,
+    VarTupleType,
+    type_info,
+)
 
 from matrix_pypi_bot.process.secret_files import create_secret, read_secret
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode, clean_line
@@ -66,7 +76,7 @@ def load_settings(
     _refuse_unknown(tree, info, (), source)
     source.override(tree, info, environ, frozenset(foreign_sections))
     try:
-        return msgspec.convert(tree, kind, dec_hook=_path_in(path.parent.absolute()))
+        return msgspec.convert(tree, kind, dec_hook=_from_string(path.parent.absolute()))
     except msgspec.ValidationError as error:
         raise source.wrong_value(str(error), info) from error
 
@@ -176,12 +186,16 @@ def _yaml() -> Any:
     return YAML(typ="safe", pure=True)
 
 
-def _path_in(folder: Path) -> Any:
-    """The hook by which msgspec makes a `Path` of a string: `~` expanded, then relative to `folder`."""
+def _from_string(folder: Path) -> Any:
+    """The hook by which msgspec makes a `Path` (`~` expanded, then relative to `folder`) or one of `setting_types` of a string."""
 
-    def convert(kind: type, value: object) -> object:
-        if kind is not Path or not isinstance(value, str) or not value or "\0" in value:
-            raise TypeError(f"expected a path, got {clean_line(repr(value), 60)}")
+    def convert(kind: Any, value: object) -> object:
+        if not isinstance(value, str):
+            raise TypeError(f"expected a string, got {clean_line(repr(value), 60)}")
+        if kind is not Path:
+            return kind.from_setting(value, folder)
+        if not value or "\0" in value:
+            raise ValueError("expected a path")
         return folder / Path(value).expanduser()
 
     return convert
@@ -224,7 +238,7 @@ def _environment_value(text: str, kind: Type) -> object:
     kinds = kind.types if isinstance(kind, UnionType) else (kind,)
     if not text and len(kinds) > 1:
         return None
-    if any(isinstance(one, StrType | LiteralType) for one in kinds):
+    if any(isinstance(one, StrType | LiteralType | CustomType) for one in kinds):
         return text
     try:
         value = _yaml().load(text)

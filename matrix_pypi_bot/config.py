@@ -1,0 +1,206 @@
+"""The bot's settings: one class a section of the configuration file, commented key by key in `example-config.yaml`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from msgspec import Meta, field
+
+from matrix_pypi_bot.process.logs import LoggingSettings
+from matrix_pypi_bot.process.setting_types import (
+    Bytes,
+    Count,
+    DatabaseUrl,
+    HttpUrl,
+    ListenAddress,
+    Port,
+    Seconds,
+    TimeoutSeconds,
+)
+from matrix_pypi_bot.process.settings import ConfigurationProblem, Section, load_settings
+from matrix_pypi_bot.wire.names import FileName, InvalidName, ProjectName, normalise_project, parse_file_name
+
+EXAMPLE: Final = Path(__file__).with_name("example-config.yaml")
+FRONTEND_SECTIONS: Final = ("listen", "oracle", "storage", "upstream", "workers")
+MIN_BODY_BYTES: Final = 16 << 20  # a transaction is up to 100 events of 64 KiB and as many ephemeral ones
+
+_SERVER_NAME: Final = re.compile(r"([A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?", re.ASCII)
+
+
+class ServerName(str):
+    """A homeserver's name, the part of user ids after the first colon, e.g. `example.org` or `localhost:8448`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_setting(cls, text: str, folder: Path) -> Self:
+        """`text`, checked against the grammar of the Matrix specification, Appendices, "Server Name"."""
+        if not _SERVER_NAME.fullmatch(text):
+            raise ValueError(f"expected a server name such as example.org (no https://, no slash), got {text!r}")
+        return cls(text)
+
+
+class HomeserverSettings(Section, frozen=True, kw_only=True):
+    """The homeserver that this appservice belongs to."""
+
+    address: HttpUrl
+    server_name: ServerName
+
+
+class AppserviceSettings(Section, frozen=True, kw_only=True):
+    """Where the homeserver delivers events, and who we are there. `url` None: `http://<host>:<port>`."""
+
+    host: str = "127.0.0.1"
+    port: Port = 29331
+    url: HttpUrl | None = None
+    id: Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,64}$")] = "matrix-pypi"
+    bot_localpart: Annotated[str, Meta(pattern="^[a-z0-9._=/+-]{1,100}$")] = "pypi"
+    as_token_file: Path
+    hs_token_file: Path
+    max_body_bytes: Annotated[int, Meta(ge=MIN_BODY_BYTES, le=1 << 30)] = 2 * MIN_BODY_BYTES
+
+    @property
+    def public_url(self) -> str:
+        """The address that stands in the registration."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.url or f"http://{host}:{self.port}"
+
+
+class DatabaseSettings(Section, frozen=True, kw_only=True):
+    """Where the ledger and everything else is kept."""
+
+    url: DatabaseUrl
+
+
+class OrganisationSettings(Section, frozen=True, kw_only=True):
+    """Who signs. `name` stands in every statement (`signer.org`) and can never be changed; the files hold Ed25519 seeds."""
+
+    name: Annotated[str, Meta(pattern="^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
+    root_key_file: Path
+    mirror_key_file: Path
+
+
+class IndexSettings(Section, frozen=True, kw_only=True):
+    """The upstream index. `url` None: the public one; `attest` None: only the public one is attested (see `attests`)."""
+
+    name: Annotated[str, Meta(pattern="^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")] = "pypi"
+    url: HttpUrl | None = None
+    attest: bool | None = None
+    fresh_seconds: Seconds = 600
+    retry_seconds: Seconds = 5
+    page_timeout_seconds: TimeoutSeconds = 10
+    max_page_bytes: Bytes = 64 << 20
+    negative_seconds: Seconds = 60
+    refresh_served_seconds: Seconds = 3600
+
+    @property
+    def endpoint(self) -> str:
+        """The index's address with a slash at the end, e.g. `https://index.example/simple/`."""
+        if self.url is None:
+            from pypi_simple import PYPI_SIMPLE_ENDPOINT  # imports half a second's worth of libraries
+
+            return PYPI_SIMPLE_ENDPOINT.rstrip("/") + "/"
+        return self.url.rstrip("/") + "/"
+
+    @property
+    def attests(self) -> bool:
+        """Whether statements about this index's files are signed and published: not a private one's, unless asked for."""
+        return self.url is None if self.attest is None else self.attest
+
+
+class DeniedFile(Section, frozen=True, kw_only=True):
+    """Something never to be served: a project, one of its files (`file`), or a digest of them (`sha256`)."""
+
+    project: str
+    reason: Annotated[str, Meta(min_length=1, max_length=200)]
+    file: str | None = None
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+
+    def __post_init__(self) -> None:
+        """Names that no file could ever match would deny nothing, silently."""
+        try:
+            normalise_project(self.project)
+            if self.file is not None:
+                parse_file_name(self.file)
+        except InvalidName as error:
+            raise ValueError(error.detail) from error
+
+    @property
+    def project_name(self) -> ProjectName:
+        """`project`, normalised."""
+        return normalise_project(self.project)
+
+    @property
+    def file_name(self) -> FileName | None:
+        """`file`, None when every file of the project is meant."""
+        return None if self.file is None else parse_file_name(self.file)
+
+
+class PolicySettings(Section, frozen=True, kw_only=True):
+    """What is served. `offline` is the mode of `decide()` while upstream is away; `removed_upstream` rule R2 or R14."""
+
+    offline: Literal["self", "acked", "kofn"] = "acked"
+    removed_upstream: Literal["refuse", "keep"] = "refuse"
+    deny: tuple[DeniedFile, ...] = ()
+
+
+class RoomsSettings(Section, frozen=True, kw_only=True):
+    """The rooms of projects."""
+
+    layout: Literal["moderated"] = "moderated"
+    max_created_per_minute: Count = 30
+    reconcile_seconds: TimeoutSeconds = 3600
+
+
+class ApiSettings(Section, frozen=True, kw_only=True):
+    """The internal API that frontends and the command line use."""
+
+    listen: ListenAddress = ListenAddress("127.0.0.1:29330")
+    allow_other_machines: bool = False
+    token_file: Path
+    operator_token_file: Path
+
+    def __post_init__(self) -> None:
+        """An address that other machines reach must be meant."""
+        if not self.listen.is_local and not self.allow_other_machines:
+            raise ValueError(
+                f"listen {self.listen} can be reached from other machines, and the API is plain http: "
+                "use 127.0.0.1 or unix:/path, or set allow_other_machines: true"
+            )
+
+
+class Settings(Section, frozen=True, kw_only=True):
+    """Everything the bot can be told."""
+
+    homeserver: HomeserverSettings
+    appservice: AppserviceSettings
+    database: DatabaseSettings
+    organisation: OrganisationSettings
+    api: ApiSettings
+    index: IndexSettings = field(default_factory=IndexSettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    rooms: RoomsSettings = field(default_factory=RoomsSettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
+
+    @property
+    def bot_mxid(self) -> str:
+        """The bot's user id, e.g. `@pypi:example.org`."""
+        return f"@{self.appservice.bot_localpart}:{self.homeserver.server_name}"
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in `path` with the overrides of `environ`. Raises ConfigurationProblem."""
+    settings = load_settings(path, Settings, environ=environ, foreign_sections=FRONTEND_SECTIONS, example=EXAMPLE)
+    api, appservice = settings.api, settings.appservice
+    if api.listen.port == appservice.port and api.listen.host == appservice.host:
+        raise ConfigurationProblem(f"{path}: api.listen and appservice.port are the same address {api.listen}")
+    if api.token_file == api.operator_token_file:
+        raise ConfigurationProblem(
+            f"{path}: api.token_file and api.operator_token_file are the same file",
+            hint="every frontend knows the first; the second lets operators approve and quarantine",
+        )
+    return settings
