@@ -112,9 +112,9 @@ class DatabaseUrl(str):
     def from_setting(cls, text: str, folder: Path) -> Self:
         """`text`, checked."""
         scheme, _, rest = text.partition(":")
-        if scheme == "sqlite" and rest.strip("/"):
-            # `sqlite:///abs` is how others write it; `sqlite:rel` and `sqlite:/abs` is how the database library does.
-            file = rest.removeprefix("//") if rest.startswith("///") else rest
+        # `sqlite:///abs` is how others write it, `sqlite:rel` and `sqlite:/abs` is how the database library does; `//rel` is neither.
+        if scheme == "sqlite" and rest.strip("/") and (rest.startswith("///") or not rest.startswith("//")):
+            file = f"/{rest.lstrip('/')}" if rest.startswith("/") else rest
             return cls(f"sqlite:{quote(str(folder / Path(file).expanduser()))}")
         if scheme in ("postgres", "postgresql") and rest.startswith("//") and _split(text).path.strip("/"):
             return cls(text)
