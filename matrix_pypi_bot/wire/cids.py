@@ -178,9 +178,7 @@ class CidBuilder:
 
     def _add(self, height: int, link: _Link, data: bytes | None) -> None:
         if self._on_block is not None:
-            offset = (
-                self.size - link.file_bytes
-            )  # a block is complete when the part below it ends where the file ends so far
+            offset = self.size - link.file_bytes  # a block is complete when the file so far ends where its part ends
             self._on_block(Block(cid=self._text(link.cid), offset=offset, size=link.file_bytes, data=data))
         if height == len(self._levels):
             self._levels.append([])
