@@ -1,0 +1,33 @@
+"""Fixtures for every test; those that start processes are made once a session and only when a test asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import components
+from tests.support.postgres import Cluster, cluster
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the system components that were not here, so that a skipped test is never taken for a passed one."""
+    if line := components.skipped_line():
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def postgres_cluster() -> Iterator[Cluster]:
+    """A private PostgreSQL server; skips the test when there is none on this machine."""
+    components.require("PostgreSQL")
+    binaries = components.postgres_binaries()
+    assert binaries is not None
+    with cluster(binaries) as running:
+        yield running
+
+
+@pytest.fixture
+def postgres_url(postgres_cluster: Cluster) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of this test's own."""
+    with postgres_cluster.fresh_database() as url:
+        yield url
