@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Change, Observed, Stored
 from matrix_pypi_bot.wire.names import FileName, ProjectName
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 TRUST_ROOM = (
     "trust"  # the room key of the trust room; every other room key is a project's name prefixed with PROJECT_ROOM
@@ -67,7 +68,8 @@ class ViewRow:
     """The last answer of upstream about a project: the page it sent (`raw` empty when gone), and how the last attempt went.
 
     `state`: `live` the last attempt succeeded, `down` it failed (the page is the last known one), `gone` upstream answered twice that
-    the project, once there, is no more. `raw` is the PEP 691 JSON that was validated, HTML pages already converted.
+    the project, once there, is no more. `fetched_ms` is when the page came, `checked_ms` when upstream last said that it is so (a
+    failed attempt does not move it). `raw` is the PEP 691 JSON that was validated, HTML pages already converted.
     """
 
     project: ProjectName
@@ -118,13 +120,27 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomRow:
-    """A room of ours: its key (`trust`, `space`, `project:<name>`), id, alias, and the hash of its constitution as created."""
+    """A room of ours: its key (`trust`, `space`, `project:<name>`), id, alias, and the hash of its constitution as created.
+
+    `listed`: the Space has been told of it.
+    """
 
     key: str
     room_id: str
     alias: str
     constitution: str
     created_ms: int
+    listed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """How much mail waits: `unread` and `queued` will be worked off, `unreadable` and `aside` were put away for a person to see."""
+
+    unread: int
+    unreadable: int
+    queued: int
+    aside: int
 
 
 # ---- tables, as seen inside one transaction ---------------------------------------------------------------------------
@@ -145,6 +161,10 @@ class Ledger(Protocol):
 
     async def sighted(self, statement_id: str, *, room_id: str, event_id: str, sender: str, at_ms: int) -> None:
         """That an event carried the statement; the sender is kept apart, purgeable."""
+        ...
+
+    async def forget_senders(self, before_ms: int) -> None:
+        """Purges who sent what before that time; what was sent stays."""
         ...
 
     async def chain(self, keyid: str, project: ProjectName | None) -> tuple[int, str | None]:
@@ -205,6 +225,10 @@ class Views(Protocol):
 
     async def put(self, row: ViewRow) -> None: ...
 
+    async def checked(self, project: ProjectName, state: Literal["live", "down", "gone"], checked_ms: int) -> None:
+        """Notes how the last attempt went; the page stays as it is. Nothing happens for a project that has no view."""
+        ...
+
     async def names(self, after: str, limit: int) -> list[ProjectName]:
         """Known projects that are not gone, sorted, after `after`."""
         ...
@@ -219,11 +243,19 @@ class Views(Protocol):
         """(oldest remembered, newest) sequence number; (0, 0) when there never was a change."""
         ...
 
+    async def forget_changes(self, keep: int) -> None:
+        """Prunes the change table to about the newest `keep` (at least one); their numbers never come back."""
+        ...
+
     async def report(self, stored: Stored, at_ms: int) -> None:
         """Keeps what a frontend stored until it can be decided; the same again is no error."""
         ...
 
     async def reports(self, project: ProjectName) -> list[Stored]: ...
+
+    async def reported_projects(self) -> list[ProjectName]:
+        """Projects that have reports not settled yet."""
+        ...
 
     async def settled(self, stored: Stored) -> None:
         """The report was attested, or can never be."""
@@ -243,8 +275,15 @@ class Mail(Protocol):
 
     async def read(self, n: int) -> None: ...
 
+    async def unreadable(self, n: int, problem: str) -> None:
+        """Puts away an event that could not be worked off: kept, never unread again."""
+        ...
+
     async def send(self, room: str, type: str, state_key: str | None, content: bytes, at_ms: int) -> None:
-        """Queues an event. For a state event an unsent one of the same room, type and key is replaced in its place."""
+        """Queues an event. For a state event an unsent one of the same room, type and key is replaced in its place.
+
+        What replaces has a number of its own: `sent(n)` of the replaced one does not touch it.
+        """
         ...
 
     async def rooms_with_mail(self) -> list[str]:
@@ -260,6 +299,16 @@ class Mail(Protocol):
     async def failed(self, n: int, error: str) -> None:
         """Counts an attempt; the event stays queued."""
         ...
+
+    async def set_aside(self, n: int, error: str) -> None:
+        """Puts away an event that can never be sent: kept, not tried again."""
+        ...
+
+    async def sent_as(self, event_id: str) -> OutboxRow | None:
+        """What we sent as this event; None when it is not ours."""
+        ...
+
+    async def backlog(self) -> Backlog: ...
 
     async def room(self, key: str) -> RoomRow | None: ...
 
@@ -280,8 +329,14 @@ class Transaction(Protocol):
     mail: Mail
 
 
+class StoreAway(Problem):
+    """The database cannot be reached, or failed. Nothing of the transaction was kept; the same may be tried again."""
+
+    code = ProblemCode.STORAGE
+
+
 class Store(Protocol):
-    """The database."""
+    """The database. Transactions run one at a time and do not nest; keep them short, and wait for nothing else inside one."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Commits when the block ends, rolls back when it raises. Raises StoreAway when the database cannot be reached."""

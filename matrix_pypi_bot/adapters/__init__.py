@@ -1,0 +1,1 @@
+"""Each outside system once: the database, the upstream index, Matrix, the clock."""
