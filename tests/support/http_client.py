@@ -35,15 +35,15 @@ class Reply:
         return self.headers.get("content-type", "")
 
 
-def ask(url: str, method: str = "GET", /, timeout_seconds: float = TIMEOUT_SECONDS, **headers: str) -> Reply:
+def ask(url: str, method: str = "GET", timeout_seconds: float = TIMEOUT_SECONDS, /, **headers: str) -> Reply:
     """The answer to one request; `If_None_Match="x"` is the header If-None-Match. Raises as http.client does when it is cut."""
-    with transfer(url, method, timeout_seconds=timeout_seconds, **headers) as answer:
+    with transfer(url, method, timeout_seconds, **headers) as answer:
         return _reply(answer, answer.read())
 
 
 @contextmanager
 def transfer(
-    url: str, method: str = "GET", /, timeout_seconds: float = TIMEOUT_SECONDS, **headers: str
+    url: str, method: str = "GET", timeout_seconds: float = TIMEOUT_SECONDS, /, **headers: str
 ) -> Iterator[http.client.HTTPResponse]:
     """A request of which only the head was read; the body is the test's to read, and leaving hangs up."""
     split = urlsplit(url)
