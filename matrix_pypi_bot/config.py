@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Annotated, Final, Literal, Self
 from msgspec import Meta, field
 
 from matrix_pypi_bot.process.logs import LoggingSettings
+from matrix_pypi_bot.process.secret_files import create_secret, new_token, read_secret, read_seed
 from matrix_pypi_bot.process.setting_types import (
     Bytes,
     Count,
@@ -204,3 +206,68 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
             hint="every frontend knows the first; the second lets operators approve and quarantine",
         )
     return settings
+
+
+def ensure_appservice_tokens(settings: Settings) -> None:
+    """Make the tokens that the homeserver and the bot know each other by, where there are none."""
+    create_secret(settings.appservice.as_token_file, new_token())
+    create_secret(settings.appservice.hs_token_file, new_token())
+
+
+def ensure_api_tokens(settings: Settings) -> None:
+    """Make the tokens of the internal API, where there are none."""
+    create_secret(settings.api.token_file, new_token())
+    create_secret(settings.api.operator_token_file, new_token())
+
+
+def read_secrets(settings: Settings) -> None:
+    """Read every secret that must be there before the bot starts. Raises SecretProblem for the first that cannot be used."""
+    for file in (settings.organisation.root_key_file, settings.organisation.mirror_key_file):
+        read_seed(file, hint="matrix-pypi keys new-org -c <this configuration> makes it")
+    for file in (settings.appservice.as_token_file, settings.appservice.hs_token_file):
+        read_secret(file, hint="matrix-pypi registration -c <this configuration> -o registration.yaml makes it")
+
+
+def registration(settings: Settings, *, as_token: str, hs_token: str) -> str:
+    """The text of the appservice registration, commented YAML.
+
+    The namespaces are exclusive: only the bot may be @<bot_localpart> and own the aliases of projects, Space and trust room.
+    """
+    server = re.escape(settings.homeserver.server_name)
+    values = {
+        "id": settings.appservice.id,
+        "url": settings.appservice.public_url,
+        "as_token": as_token,
+        "hs_token": hs_token,
+        "localpart": settings.appservice.bot_localpart,
+        "user": f"^@{re.escape(settings.appservice.bot_localpart)}:{server}$",
+        "alias": f"^#pypi([-_].*)?:{server}$",
+    }
+    return _REGISTRATION.format_map({name: json.dumps(value) for name, value in values.items()})
+
+
+_REGISTRATION: Final = """\
+# Matrix-PyPI: appservice registration, written by `matrix-pypi registration`.
+# Keep it readable by the homeserver alone: who has these tokens is the bot, or the homeserver.
+
+id: {id}
+# Where the homeserver delivers events (appservice.url in the bot's configuration).
+url: {url}
+as_token: {as_token}
+hs_token: {hs_token}
+sender_localpart: {localpart}
+# The bot attests many files in a row; it paces itself, one sender a room.
+rate_limited: false
+# Typing, receipts and presence are none of its business.
+receive_ephemeral: false
+protocols: []
+namespaces:
+  users:
+    - exclusive: true
+      regex: {user}
+  aliases:
+    # #pypi (the Space), #pypi-trust, #pypi_<project>
+    - exclusive: true
+      regex: {alias}
+  rooms: []
+"""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +42,24 @@ def read_secret(path: Path, *, hint: str = "") -> str:
     if len(data) > MAX_SECRET_BYTES or not text.isprintable() or not text.isascii():
         raise SecretProblem(f"the secret file {path} does not hold one line of printable ASCII", hint=hint)
     return text
+
+
+def read_seed(path: Path, *, hint: str = "") -> bytes:
+    """The 32-byte Ed25519 seed that `path` holds as 64 hexadecimal digits. Raises SecretProblem."""
+    text = read_secret(path, hint=hint)
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise SecretProblem(f"the key file {path} does not hold 64 lower-case hexadecimal digits", hint=hint)
+    return bytes.fromhex(text)
+
+
+def new_token() -> str:
+    """A bearer token nobody can guess: 256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+def new_seed() -> str:
+    """A new Ed25519 seed as 64 hexadecimal digits."""
+    return secrets.token_hex(32)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -1,0 +1,19 @@
+"""`matrix-pypi conformance`: the protocol, answered as JSON lines, for other implementations and test suites."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+@click.command()
+def command() -> None:
+    """Answer protocol questions: one JSON object a line in, one out, in the same order.
+
+    Pure: no network, no files but those that a question names. The operations are in the protocol documentation.
+    """
+    from matrix_pypi_bot import conformance
+
+    for line in conformance.run(sys.stdin):
+        print(line, flush=True)

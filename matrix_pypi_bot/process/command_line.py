@@ -1,0 +1,92 @@
+"""What every command line of ours does alike: exit codes, problems shown as two lines, commands imported when they are asked for."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any, Final, Never
+
+import click
+
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode, clean_line
+
+
+class ExitCode(enum.IntEnum):
+    """What the shell is told."""
+
+    DONE = 0
+    NO = 1  # verification failed, refused, not found
+    USAGE = 2
+    CONFIGURATION = 3
+    UNREACHABLE = 4  # something needed is not there
+
+
+class NeededIsMissing(Problem):
+    """Something that the command needs is not there: a process that does not answer, a port that is taken, a library."""
+
+
+_CODES: Final[Mapping[ProblemCode, ExitCode]] = {
+    ProblemCode.CONFIGURATION: ExitCode.CONFIGURATION,
+    ProblemCode.UNAUTHORISED: ExitCode.CONFIGURATION,
+    ProblemCode.BAD_REQUEST: ExitCode.USAGE,
+    ProblemCode.INVALID_NAME: ExitCode.USAGE,
+    ProblemCode.UPSTREAM_AWAY: ExitCode.UNREACHABLE,
+    ProblemCode.UPSTREAM_WRONG: ExitCode.UNREACHABLE,
+    ProblemCode.ORACLE_AWAY: ExitCode.UNREACHABLE,
+    ProblemCode.FILE_UNAVAILABLE: ExitCode.UNREACHABLE,
+    ProblemCode.STORAGE: ExitCode.UNREACHABLE,
+}
+
+
+def exit_code_of(problem: Problem) -> ExitCode:
+    """The exit code that tells a script what kind of problem it was."""
+    if isinstance(problem, NeededIsMissing):
+        return ExitCode.UNREACHABLE
+    return _CODES.get(problem.code, ExitCode.NO)
+
+
+def fail(problem: Problem) -> Never:
+    """Say what is wrong and what to do, on standard error, and exit."""
+    click.echo(f"error: {clean_line(problem.detail, 2_000)}", err=True)
+    if problem.hint:
+        click.echo(f"hint: {clean_line(problem.hint, 2_000)}", err=True)
+    sys.exit(exit_code_of(problem))
+
+
+class CommandGroup(click.Group):
+    """Commands that live in modules of one package, each as `command`; `commands` maps a command's name to its one-line help.
+
+    A module is imported when its command is run, so that one command does not pay for what another needs.
+    """
+
+    def __init__(self, *arguments: Any, package: str, lines: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._package = package
+        self._lines = lines
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they were given: the first to know come first."""
+        return list(self._lines)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in self._lines:
+            return None
+        module = importlib.import_module(f"{self._package}.{cmd_name.replace('-', '_')}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `--help`, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._lines.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """A Problem becomes its sentence, its hint and an exit code; anything else is a bug and keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except Problem as problem:
+            fail(problem)
