@@ -8,6 +8,9 @@ from typing import Final
 
 _WRITTEN: Final = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})Z", re.ASCII)
 
+LAST_SECOND: Final = 253_402_300_799
+"""The last moment that can be written: the end of the year 9999."""
+
 
 class Instant(int):
     """Whole seconds since the epoch, UTC; written as `2026-11-22T13:00:00Z` and in no other way."""
