@@ -6,12 +6,20 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
+from index_frontend.digest_gate import DigestMismatch, Verified
+from index_frontend.serve_plan import Wanted
 from matrix_pypi_bot.wire.cids import Cid
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Decision, Observed, ProjectDocument, Stored
 from matrix_pypi_bot.wire.names import FilePath, ProjectName
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+__all__ = [
+    "ContentStore", "Damaged", "DigestMismatch", "Held", "Oracle", "Page", "Part", "Source", "SourceAway", "SourceBody",
+    "SourceGone", "SourceWrong", "StorageBroken", "StorageFull", "StorageProblem", "Verified", "Wanted", "Writer",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,33 +67,92 @@ class Oracle(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A complete, verified file in the store."""
+    """A complete, verified file in the store.
+
+    `path` is None where a store keeps no file of its own; `modified_ns` is the file's time when it was verified: another one, or
+    another size, and it is not taken for verified any more.
+    """
 
     sha256: Sha256
     size: int
     cid: Cid
-    path: Path
+    path: Path | None = None
+    modified_ns: int = 0
+
+
+class StorageProblem(Problem):
+    """The store cannot do it. Clients are served all the same, from upstream directly."""
+
+    code = ProblemCode.STORAGE
+
+
+class StorageFull(StorageProblem):
+    """No room: the disk or a quota is full."""
+
+
+class StorageBroken(StorageProblem):
+    """The disk or the folder refuses: permissions, a read-only mount, I/O errors."""
+
+
+class Damaged(StorageProblem):
+    """A held file is not what was stored: gone, of another size, or touched since. `ContentStore.recheck` settles it."""
+
+
+class Part(Protocol):
+    """The growing bytes of a transfer, open for reading until closed; also after the transfer was committed or thrown away."""
+
+    total: int | None
+
+    def length(self) -> int:
+        """Bytes there so far. Never shrinks."""
+        ...
+
+    def is_gone(self) -> bool:
+        """Whether it was thrown away unfinished."""
+        ...
+
+    def became(self, held: Held) -> bool:
+        """Whether these very bytes are the file that is held now."""
+        ...
+
+    async def read(self, start: int, count: int) -> bytes:
+        """At most `count` bytes from `start`; fewer only at the end of what is there."""
+        ...
+
+    def close(self) -> None:
+        """Reads no more. Idempotent."""
+        ...
 
 
 class Writer(Protocol):
-    """One object on its way into the store; nothing of it is visible to readers of the store until `commit` returns."""
+    """One object on its way into the store. No other process writes it meanwhile; nobody finds it before `commit` has begun.
 
-    path: Path
+    Leaving the block of `ContentStore.writer` without `commit` throws it away.
+    """
+
     size: int
 
-    async def write(self, chunk: bytes) -> None:
-        """Appends; returns when other readers of `path` can see the bytes. Raises StorageFull when the disk is."""
+    def part(self) -> Part:
+        """The bytes written since the last `restart`, for reading; the caller closes it."""
         ...
 
-    async def commit(self) -> Held:
-        """Durable and visible: fsynced, its sha256 and CID known, renamed into place, its row written. Idempotent per content.
+    async def expect(self, total: int) -> None:
+        """Tells other processes how long the whole will be."""
+        ...
 
-        Raises DigestMismatch when the bytes are not `sha256`; then nothing is kept.
+    async def write(self, data: bytes) -> None:
+        """Appends; readers of the part can see the bytes when it returns. Raises StorageFull or StorageBroken."""
+        ...
+
+    async def restart(self) -> None:
+        """Throws away what was written, and begins anew with another part."""
+        ...
+
+    async def commit(self, verified: Verified) -> Held:
+        """Durable and visible: fsynced, its CID known, renamed into place, its row written.
+
+        Raises DigestMismatch when `verified` is about other bytes, StorageFull or StorageBroken; then nothing is kept.
         """
-        ...
-
-    async def discard(self) -> None:
-        """Leaves no trace."""
         ...
 
 
@@ -93,18 +160,45 @@ class ContentStore(Protocol):
     """Complete files by sha256. Whatever happens in between, a file that is found here was verified and is whole."""
 
     def held(self, sha256: Sha256) -> Held | None:
-        """The file, when it is here. No waiting: an index in memory and at most one stat."""
+        """The file, when this process knows it. No I/O."""
         ...
 
-    def writer(self, sha256: Sha256) -> AbstractAsyncContextManager[Writer]:
-        """A place to write it to; leaving the block without `commit` discards."""
+    async def find(self, sha256: Sha256) -> Held | None:
+        """The file, whichever process stored it. No I/O when this one knows it; one stat when nobody has it."""
         ...
 
-    async def note_asked(self, stored: Stored) -> None:
-        """Remembers, durably, that a client was given this file, until `reported` says the bot knows."""
+    def open(self, held: Held) -> BinaryIO:
+        """The file, open for reading, as it was when verified. Raises Damaged when it is not, or is gone."""
         ...
 
-    async def unreported(self) -> list[Stored]:
+    async def recheck(self, sha256: Sha256) -> Held | None:
+        """The file, if hashing it anew finds it right; else it is removed, and None."""
+        ...
+
+    def writer(self, sha256: Sha256) -> AbstractAsyncContextManager[Writer | Held | None]:
+        """A place to write it to; the file itself, if it is here after all; or None while another process writes it.
+
+        Raises StorageFull or StorageBroken.
+        """
+        ...
+
+    def follow(self, sha256: Sha256) -> Part | None:
+        """What another process has written of it so far; the caller closes it. None when there is nothing yet, or no more."""
+        ...
+
+    async def note_wrong(self, sha256: Sha256) -> None:
+        """Remembers for a minute, for all processes, that a transfer of this object turned out wrong. Best effort."""
+        ...
+
+    async def was_wrong(self, sha256: Sha256) -> bool:
+        """Whether a transfer of it turned out wrong within the last minute."""
+        ...
+
+    async def note_asked(self, stored: Stored) -> bool:
+        """Remembers, durably, that a client was given this file, until `reported`. False when that had been noted before."""
+        ...
+
+    async def unreported(self, limit: int = 500) -> list[Stored]:
         """What the bot has not been told yet, oldest first."""
         ...
 
@@ -113,17 +207,22 @@ class ContentStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """One object to fetch: the digest that decides, and where it may be found."""
+class SourceGone(Problem):
+    """The source says that it does not have the object: 404 or 410."""
 
-    sha256: Sha256
-    size: int | None
-    urls: tuple[str, ...]
-    opened_origins: frozenset[str]
-    project: ProjectName
-    name: str  # file name, or `<file>.metadata`
-    max_bytes: int
+    code = ProblemCode.FILE_UNAVAILABLE
+
+
+class SourceAway(Problem):
+    """The source cannot be asked now, or broke off: refused, timed out, 5xx, 429."""
+
+    code = ProblemCode.FILE_UNAVAILABLE
+
+
+class SourceWrong(Problem):
+    """The source answered with something that cannot be the object, or may not be asked."""
+
+    code = ProblemCode.UPSTREAM_WRONG
 
 
 class Source(Protocol):
@@ -132,7 +231,7 @@ class Source(Protocol):
     name: str
 
     def fetch(self, wanted: Wanted, start: int = 0) -> AbstractAsyncContextManager[SourceBody]:
-        """The body from byte `start` on. Raises SourceGone (404/410), SourceAway (refused, timeout, 5xx, 429) or SourceWrong."""
+        """The body from byte `start` on, from the first of `wanted.urls`. Raises SourceGone, SourceAway or SourceWrong."""
         ...
 
 
@@ -142,5 +241,5 @@ class SourceBody(Protocol):
     size: int | None
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """Non-empty chunks of any length. Raises SourceAway when the transfer breaks off."""
+        """Non-empty chunks of any length. Raises SourceAway when the transfer breaks off, SourceWrong."""
         ...
