@@ -15,7 +15,7 @@ help:
 	@echo "make check   formatter, linter, types, import rules, unit tests; under a minute"
 	@echo "make bench   the project's own benchmarks; BENCH=DIR compares with other proxies"
 	@echo "make setup   make .venv with all of the above; the others call it"
-	@echo "make lock    pin the dependencies anew in requirements.lock"
+	@echo "make lock    pin the dependencies anew (requirements-run.lock: those of the program alone)"
 
 setup: $(STAMP)
 
@@ -43,9 +43,12 @@ check: setup
 bench: setup
 	@$(BIN)/python bench/run.py $(if $(BENCH),--peers "$(BENCH)",) $(ARGS)
 
+COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+    --no-emit-package matrix-pypi --quiet
+
 lock: setup
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
-	    --no-header --no-annotate --no-emit-package matrix-pypi --upgrade --quiet -o requirements.lock
+	@$(COMPILE) --all-extras --upgrade -o requirements.lock
+	@$(COMPILE) -c requirements.lock -o requirements-run.lock
 
 format: setup
 	@$(BIN)/ruff format .
