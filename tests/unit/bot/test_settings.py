@@ -162,7 +162,7 @@ def test_a_file_that_is_not_there_points_to_the_example(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"a: \0", b"#" * (2 << 20), b"[" * 50_000, b"*a"])
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a: \0", b"#" * (2 << 20), b"[" * 3_000, b"*a"])
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "config.yaml"
     file.write_bytes(content)
