@@ -37,6 +37,19 @@ class Page:
     hit: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectNames:
+    """The names of all projects that the bot knows, in runs of any length, in order.
+
+    `unchanged` (then there are no runs) when the list still is the one of the revision that was asked about; `revision` None when
+    the bot does not tell one.
+    """
+
+    revision: str | None
+    unchanged: bool
+    batches: AsyncIterator[list[str]]
+
+
 class Oracle(Protocol):
     """The bot's word, and how long it holds."""
 
@@ -54,6 +67,10 @@ class Oracle(Protocol):
         Raises Problem: 404 when no page names that path (after one refresh by the bot), 504 when the bot is away and nothing
         valid is held. A refusal is not a Problem: it is the Decision itself.
         """
+        ...
+
+    def projects(self, revision: str | None) -> AbstractAsyncContextManager[ProjectNames]:
+        """The projects known here, streamed from the bot; `revision` is what the asker has. Raises Problem, also while it is read."""
         ...
 
     async def report_stored(self, stored: Stored) -> bool:

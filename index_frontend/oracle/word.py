@@ -1,0 +1,180 @@
+"""The Oracle port: answers from memory while the bot's change stream vouches for it, asks the bot when it must."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Final
+
+from index_frontend.oracle.held import Bounded, HeldPage, key_of
+from index_frontend.oracle.link import BotAway, BotLink
+from index_frontend.oracle.memory import Memory
+from index_frontend.oracle.pulse import Pulse
+from index_frontend.oracle.questions import Patience, Questions
+from index_frontend.oracle.stream import follow
+from index_frontend.ports import Page, ProjectNames
+from matrix_pypi_bot.wire.messages import Decision, Observed, Stored
+from matrix_pypi_bot.wire.names import FilePath, ProjectName
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+log = logging.getLogger(__name__)
+
+REFRESH_APART_SECONDS: Final = 5.0
+MAX_REFRESHED: Final = 10_000
+_ASKS: Final = 2  # an answer that a change overtook is asked for once more, not for ever
+
+
+class BotOracle:
+    """The bot's word. `follow()` must run beside it: without the change stream every question goes to the bot."""
+
+    def __init__(
+        self,
+        link: BotLink,
+        *,
+        max_stale_seconds: float,
+        serve_when_down: bool = False,
+        memory_bytes: int = 32 << 20,
+        patience: Patience | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._link = link
+        self._clock = clock
+        self._memory = Memory(memory_bytes)
+        self._pulse = Pulse(clock, max_stale_seconds, serve_when_down=serve_when_down)
+        self._questions = Questions(link, self._memory, self._pulse, patience or Patience(), clock)
+        self._refreshed: Bounded[ProjectName, float] = Bounded(MAX_REFRESHED)
+
+    @property
+    def pulse(self) -> Pulse:
+        """Whether the bot is there."""
+        return self._pulse
+
+    async def follow(self) -> None:
+        """Read the change stream until cancelled."""
+        await follow(self._link, self._memory, self._pulse)
+
+    async def close(self) -> None:
+        """End every question under way."""
+        await self._questions.close()
+
+    async def page(self, project: ProjectName, *, refresh: bool = False) -> Page:
+        """See the port."""
+        now = self._clock()
+        held = self._memory.page(project)
+        refresh = refresh and self._may_refresh(project, now)
+        if self._pulse.is_live and not refresh:
+            if held is not None and now < held.fresh_until and self._memory.is_current(held):
+                return held.page(now, hit=True)
+            if held is None and (absence := self._memory.absence(project, now)) is not None:
+                raise absence.again()
+        if held is not None and self._pulse.is_away and self._pulse.allows_held:
+            self._questions.page(project, refresh=refresh)  # nobody waits for it: it finds out when the bot is back
+            return held.page(now, hit=True, doubtful=True)
+        return await self._asked_page(project, held, refresh=refresh)
+
+    async def standing(self, path: FilePath) -> Decision:
+        """See the port."""
+        key = key_of(path)
+        if self._pulse.is_live and (valid := self._valid(key)) is not None:
+            return valid
+        known = self._known(key)
+        if known is not None and self._pulse.is_away:
+            self._questions.decision(path)  # as above
+            return known
+        return await self._asked_decision(path, key, patient=known is None)
+
+    def projects(self, revision: str | None) -> AbstractAsyncContextManager[ProjectNames]:
+        """See the port."""
+        return self._link.projects(revision)
+
+    async def report_stored(self, stored: Stored) -> bool:
+        """See the port."""
+        try:
+            await self._link.stored(stored)
+        except BotAway:
+            return False
+        except Problem as problem:
+            what = {"project": stored.project, "file": stored.file, "reason": problem.detail}
+            log.exception("the bot refuses a report", extra=what)  # and would refuse it again: keeping it is no use
+        return True
+
+    async def report_observed(self, observed: Observed) -> None:
+        """See the port."""
+        try:
+            await self._link.observed(observed)
+        except Problem as problem:
+            log.warning("wrong bytes not reported", extra={"file": observed.file, "reason": problem.detail})
+
+    async def _asked_page(self, project: ProjectName, held: HeldPage | None, *, refresh: bool) -> Page:
+        """The bot's answer, or what is held when there is none."""
+        for asks_left in reversed(range(_ASKS)):
+            try:
+                task = self._questions.page(project, refresh=refresh)
+                answered = await self._questions.wait(task, patient=held is None or refresh)
+            except BotAway:
+                held = self._memory.page(project)
+                if held is None or not self._pulse.allows_held:
+                    raise
+                return held.page(self._clock(), hit=True, doubtful=True)
+            page = answered.page(self._clock(), hit=False)
+            if self._memory.is_current(answered):
+                return page
+            if not asks_left:
+                return replace(page, remaining_seconds=0.0)
+        raise AssertionError("unreachable")
+
+    async def _asked_decision(self, path: FilePath, key: str, *, patient: bool) -> Decision:
+        """The bot's answer, or what was decided before when there is none."""
+        try:
+            return await self._questions.wait(self._questions.decision(path), patient=patient)
+        except BotAway as away:
+            known = self._known(key)
+            if known is None:
+                raise _unavailable(away) from away
+            return known
+        except Problem as problem:
+            if problem.code is not ProblemCode.UPSTREAM_AWAY:
+                raise
+            raise _unavailable(problem) from problem
+
+    def _valid(self, key: str) -> Decision | None:
+        """The decision that holds now, while the stream lives. Raises Problem when it is known that there is none."""
+        now = self._clock()
+        held = self._memory.page_of(key)
+        if held is not None and self._memory.is_current(held) and (decision := held.decision(key)) is not None:
+            if now >= held.fresh_until:
+                self._questions.page(held.project)  # nobody waits for it: it tells the bot that the project is in use
+            return decision
+        alone = self._memory.decision(key)
+        if alone is not None and now < alone.fresh_until and self._memory.is_current_decision(alone.decision):
+            return alone.decision
+        if (absence := self._memory.absence(key, now)) is not None:
+            raise absence.again()
+        return None
+
+    def _known(self, key: str) -> Decision | None:
+        """What was decided before and may be used without the bot; never of a file that was withdrawn since."""
+        if not self._pulse.allows_held:
+            return None
+        held = self._memory.page_of(key)
+        if held is not None and (decision := self._memory.before_the_change(held, key)) is not None:
+            return decision
+        alone = self._memory.decision(key)
+        return alone.decision if alone is not None else None
+
+    def _may_refresh(self, project: ProjectName, now: float) -> bool:
+        """Whether a look at upstream is due, or under way and worth joining."""
+        if self._questions.is_refreshing(project):
+            return True
+        if now - self._refreshed.get(project, float("-inf")) < REFRESH_APART_SECONDS:
+            return False
+        self._refreshed.put(project, now)
+        return True
+
+
+def _unavailable(problem: Problem) -> Problem:
+    """The problem as a file's answer: 503 ends pip in a traceback, 504 in our sentence."""
+    return Problem(problem.detail, hint=problem.hint, code=ProblemCode.FILE_UNAVAILABLE)
