@@ -15,6 +15,14 @@ from tests.support.upstream import Upstream
 
 _numbers = count(1)
 
+# Two workers, so that what holds for one process is tested over two. The other two keep tests from waiting for patience that is
+# right for a site: many projects become known in a minute here, and an upstream that was away is back at once.
+ENVIRONMENT = {
+    "MATRIX_PYPI__WORKERS": "2",
+    "MATRIX_PYPI__ROOMS__MAX_CREATED_PER_MINUTE": "10000",
+    "MATRIX_PYPI__INDEX__RETRY_SECONDS": "1",
+}
+
 
 @pytest.fixture(scope="session")
 def running_upstream() -> Iterator[Upstream]:
@@ -25,9 +33,9 @@ def running_upstream() -> Iterator[Upstream]:
 
 @pytest.fixture(scope="session")
 def running_stack(running_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The shared stack: one organisation on SQLite, as `make run` starts it."""
+    """The shared stack: one organisation on SQLite, as `make run` starts it but for `ENVIRONMENT`."""
     home = tmp_path_factory.mktemp("stack") / "home"
-    with Stack(home, "--upstream", running_upstream.url) as stack:
+    with Stack(home, "--upstream", running_upstream.url, environment=ENVIRONMENT) as stack:
         yield stack
 
 

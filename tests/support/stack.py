@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -45,6 +46,16 @@ class Org:
     def server_name(self) -> str:
         """The homeserver's Matrix name."""
         return str(self.told["server_name"])
+
+    @property
+    def name(self) -> str:
+        """Its name in statements."""
+        return str(self.told["name"])
+
+    @property
+    def bot(self) -> str:
+        """The Matrix user that speaks for it."""
+        return str(self.told["bot_mxid"])
 
     @property
     def pids(self) -> dict[Process, int]:
@@ -159,19 +170,27 @@ class Stack:
 
     def file(self, dist: Dist, method: str = "GET", **headers: str) -> Reply:
         """A file, at the path where PyPI has it."""
-        return ask(self.org.frontend + dist.path, method, **headers)
+        return self.get(dist.path, method, **headers)
 
-    def refreshed_page(self, project: str, cache: str) -> Reply:
-        """The page once it came of a fresh look at the upstream and `X-Matrix-PyPI-Cache` says `cache`.
+    def get(self, path: str, method: str = "GET", **headers: str) -> Reply:
+        """Any path of the frontend."""
+        return ask(self.org.frontend + path, method, **headers)
 
-        A look can be asked for once in some seconds, so this asks until it is granted.
+    def page_once(self, project: str, is_so: Callable[[Reply], bool], what: str) -> Reply:
+        """The page as soon as a fresh look at the upstream makes `is_so` true of it; `what` says what that means.
+
+        A fresh look can be asked for once in some seconds, so this asks until it is granted.
         """
 
         def look() -> Reply | None:
             page = self.page(project, Cache_Control="no-cache")
-            return page if page.headers.get("x-matrix-pypi-cache") == cache else None
+            return page if is_so(page) else None
 
-        return wait_until(look, f"the page of {project} is {cache}")
+        return wait_until(look, f"the page of {project} {what}")
+
+    def stale_page(self, project: str) -> Reply:
+        """The page once the stack has noticed that the upstream is away."""
+        return self.page_once(project, is_stale, "is stale")
 
     def matrix_user(self, localpart: str) -> MatrixUser:
         """A new user of the stack's homeserver, who is not the bot."""
@@ -183,6 +202,11 @@ class Stack:
         if self._process.poll() is not None:
             raise AssertionError(f"`matrix-pypi up` ended with {self._process.returncode}\n{self.logs()}")
         return (self.home / "stack.json").exists()
+
+
+def is_stale(page: Reply) -> bool:
+    """Whether the last attempt to refresh the page failed."""
+    return page.headers.get("x-matrix-pypi-cache") == "STALE"
 
 
 def _answers(url: str) -> bool:
