@@ -16,7 +16,14 @@ _BAD_TOKEN: Final = frozenset({"M_UNKNOWN_TOKEN", "M_MISSING_TOKEN", "M_USER_DEA
 
 
 class HomeserverAway(Problem):
-    """The homeserver could not be reached, was too slow, or answered 5xx or nonsense. Trying again later is right."""
+    """The homeserver could not be reached, was too slow, or answered 5xx or nonsense. Trying again later is right.
+
+    `unreachable`: there was no connection at all, so that every other request would fail too.
+    """
+
+    def __init__(self, detail: str, *, unreachable: bool = False) -> None:
+        super().__init__(detail, hint="is the homeserver running, and is homeserver.address right?")
+        self.unreachable = unreachable
 
 
 class HomeserverRefused(Problem):

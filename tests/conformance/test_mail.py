@@ -1,4 +1,4 @@
-"""What `ports.Mail` promises, on SQLite and on PostgreSQL."""
+"""What `ports.Mail` promises, on SQLite, on PostgreSQL, and by the fake that unit tests use."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from matrix_pypi_bot.adapters.database.engine import DatabaseStore, open_store
-from matrix_pypi_bot.ports import Backlog, OutboxRow, RoomRow
+from matrix_pypi_bot.adapters.database.engine import open_store
+from matrix_pypi_bot.ports import Backlog, OutboxRow, RoomRow, Store
+from tests.support.mailbox import MemoryStore
 
 ATTESTATION = "io.matrix_pypi.attestation.v1"
 FLASK = "project:flask"
@@ -18,21 +19,24 @@ FLASK_ROOM = RoomRow(
 )
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DatabaseStore]:
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
     url = request.getfixturevalue("postgres_url") if request.param == "postgres" else f"sqlite:{tmp_path}/bot.db"
     async with open_store(url) as opened:
         yield opened
 
 
-async def next_to(store: DatabaseStore, room: str = FLASK) -> OutboxRow:
+async def next_to(store: Store, room: str = FLASK) -> OutboxRow:
     async with store.transaction() as t:
         row = await t.mail.next_to(room)
     assert row is not None
     return row
 
 
-async def empty_outbox(store: DatabaseStore, room: str = FLASK) -> list[tuple[str, str | None, bytes]]:
+async def empty_outbox(store: Store, room: str = FLASK) -> list[tuple[str, str | None, bytes]]:
     """What is queued for the room, in the order in which it would be sent; all of it is sent."""
     sent: list[tuple[str, str | None, bytes]] = []
     async with store.transaction() as t:
@@ -42,7 +46,7 @@ async def empty_outbox(store: DatabaseStore, room: str = FLASK) -> list[tuple[st
     return sent
 
 
-async def test_an_event_delivered_again_under_any_transaction_id_is_kept_once(store: DatabaseStore) -> None:
+async def test_an_event_delivered_again_under_any_transaction_id_is_kept_once(store: Store) -> None:
     async with store.transaction() as t:
         first = await t.mail.receive("1", [("$a", "!r", b"A"), ("$b", "!r", b"B")], 10)
         again = await t.mail.receive("1", [("$a", "!r", b"A"), ("$c", "!r", b"C"), ("$c", "!r", b"C")], 11)
@@ -56,7 +60,7 @@ async def test_an_event_delivered_again_under_any_transaction_id_is_kept_once(st
     ]
 
 
-async def test_an_event_once_read_stays_read_even_when_it_is_delivered_again(store: DatabaseStore) -> None:
+async def test_an_event_once_read_stays_read_even_when_it_is_delivered_again(store: Store) -> None:
     async with store.transaction() as t:
         await t.mail.receive("1", [("$a", "!r", b"A"), ("$b", "!r", b"B")], 10)
         for row in await t.mail.unread(1):
@@ -66,7 +70,7 @@ async def test_an_event_once_read_stays_read_even_when_it_is_delivered_again(sto
         assert [row.event_id for row in await t.mail.unread(10)] == ["$b"]
 
 
-async def test_an_event_that_cannot_be_worked_off_is_put_away_and_counted(store: DatabaseStore) -> None:
+async def test_an_event_that_cannot_be_worked_off_is_put_away_and_counted(store: Store) -> None:
     async with store.transaction() as t:
         await t.mail.receive("1", [("$poison", "!r", b"P"), ("$b", "!r", b"B")], 10)
         poison, _ = await t.mail.unread(10)
@@ -75,7 +79,7 @@ async def test_an_event_that_cannot_be_worked_off_is_put_away_and_counted(store:
         assert await t.mail.backlog() == Backlog(unread=1, unreadable=1, queued=0, aside=0)
 
 
-async def test_nothing_of_a_transaction_that_failed_is_kept(store: DatabaseStore) -> None:
+async def test_nothing_of_a_transaction_that_failed_is_kept(store: Store) -> None:
     with pytest.raises(RuntimeError, match="midway"):
         async with store.transaction() as t:
             await t.mail.receive("1", [("$a", "!r", b"A")], 10)
@@ -85,7 +89,7 @@ async def test_nothing_of_a_transaction_that_failed_is_kept(store: DatabaseStore
         assert await t.mail.backlog() == Backlog(unread=0, unreadable=0, queued=0, aside=0)
 
 
-async def test_mail_of_a_room_leaves_in_the_order_in_which_it_was_queued(store: DatabaseStore) -> None:
+async def test_mail_of_a_room_leaves_in_the_order_in_which_it_was_queued(store: Store) -> None:
     async with store.transaction() as t:
         for number in range(3):
             await t.mail.send(FLASK, ATTESTATION, f"k{number}", b"%d" % number, 10 + number)
@@ -100,7 +104,7 @@ async def test_mail_of_a_room_leaves_in_the_order_in_which_it_was_queued(store: 
     ]
 
 
-async def test_newer_content_of_a_state_event_takes_the_place_of_the_unsent_one(store: DatabaseStore) -> None:
+async def test_newer_content_of_a_state_event_takes_the_place_of_the_unsent_one(store: Store) -> None:
     async with store.transaction() as t:
         await t.mail.send(FLASK, ATTESTATION, "k0", b"old", 10)
         await t.mail.send(FLASK, ATTESTATION, "k1", b"other", 11)
@@ -114,7 +118,7 @@ async def test_newer_content_of_a_state_event_takes_the_place_of_the_unsent_one(
     ]
 
 
-async def test_news_of_a_replaced_event_is_no_news_of_what_replaced_it(store: DatabaseStore) -> None:
+async def test_news_of_a_replaced_event_is_no_news_of_what_replaced_it(store: Store) -> None:
     async with store.transaction() as t:
         await t.mail.send(FLASK, ATTESTATION, "k0", b"old", 10)
     on_its_way = await next_to(store)
@@ -125,7 +129,7 @@ async def test_news_of_a_replaced_event_is_no_news_of_what_replaced_it(store: Da
     assert (replacement.content, replacement.txn_id != on_its_way.txn_id) == (b"new", True)
 
 
-async def test_the_same_content_queued_again_is_the_same_event_on_its_way(store: DatabaseStore) -> None:
+async def test_the_same_content_queued_again_is_the_same_event_on_its_way(store: Store) -> None:
     async with store.transaction() as t:
         await t.mail.send(FLASK, ATTESTATION, "k0", b"same", 10)
     before = await next_to(store)
@@ -134,7 +138,7 @@ async def test_the_same_content_queued_again_is_the_same_event_on_its_way(store:
     assert await next_to(store) == before
 
 
-async def test_a_failed_attempt_changes_nothing_but_the_count(store: DatabaseStore) -> None:
+async def test_a_failed_attempt_changes_nothing_but_the_count(store: Store) -> None:
     async with store.transaction() as t:
         await t.mail.send(FLASK, ATTESTATION, "k0", b"{}", 10)
     before = await next_to(store)
@@ -144,7 +148,7 @@ async def test_a_failed_attempt_changes_nothing_but_the_count(store: DatabaseSto
     assert (after.attempts, after.txn_id, after.content) == (1, before.txn_id, before.content)
 
 
-async def test_an_event_set_aside_lets_the_next_one_through_and_is_counted(store: DatabaseStore) -> None:
+async def test_an_event_set_aside_lets_the_next_one_through_and_is_counted(store: Store) -> None:
     async with store.transaction() as t:
         await t.mail.send(FLASK, ATTESTATION, "k0", b"too large", 10)
         await t.mail.send(FLASK, ATTESTATION, "k1", b"fine", 11)
@@ -155,7 +159,7 @@ async def test_an_event_set_aside_lets_the_next_one_through_and_is_counted(store
     assert (await next_to(store)).content == b"fine"
 
 
-async def test_rooms_with_mail_come_longest_waiting_first_and_go_when_they_are_empty(store: DatabaseStore) -> None:
+async def test_rooms_with_mail_come_longest_waiting_first_and_go_when_they_are_empty(store: Store) -> None:
     async with store.transaction() as t:
         for room in ("project:b", "project:a", "trust", "project:a", "project:b"):
             await t.mail.send(room, "m.notice", None, b"{}", 10)
@@ -166,7 +170,7 @@ async def test_rooms_with_mail_come_longest_waiting_first_and_go_when_they_are_e
         assert await t.mail.next_to("project:b") is None
 
 
-async def test_what_was_sent_is_found_by_its_event_id(store: DatabaseStore) -> None:
+async def test_what_was_sent_is_found_by_its_event_id(store: Store) -> None:
     async with store.transaction() as t:
         await t.mail.send(FLASK, ATTESTATION, "k0", b"{}", 10)
     row = await next_to(store)
@@ -176,7 +180,7 @@ async def test_what_was_sent_is_found_by_its_event_id(store: DatabaseStore) -> N
         assert await t.mail.sent_as("$foreign") is None
 
 
-async def test_a_room_is_known_by_its_key_and_by_its_id_and_can_move(store: DatabaseStore) -> None:
+async def test_a_room_is_known_by_its_key_and_by_its_id_and_can_move(store: Store) -> None:
     moved = RoomRow(key=FLASK, room_id="!new", alias=FLASK_ROOM.alias, constitution="c2", created_ms=2, listed=True)
     async with store.transaction() as t:
         assert await t.mail.room(FLASK) is None
