@@ -28,6 +28,7 @@ class ProblemCode(enum.Enum):
     METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "Method not allowed")
     RANGE_NOT_SATISFIABLE = ("range-not-satisfiable", 416, "Range not satisfiable")
     BAD_REQUEST = ("bad-request", 400, "Bad request")
+    MISDIRECTED = ("misdirected", 421, "Misdirected request")
     UNAUTHORISED = ("unauthorised", 401, "Unauthorised")
     UPSTREAM_WRONG = ("upstream-wrong", 502, "The upstream answered wrongly")
     UPSTREAM_AWAY = ("upstream-away", 503, "The upstream cannot be reached")

@@ -1,0 +1,87 @@
+"""What operators and their programs ask: is it alive, is it ready, how much does it do. None of it touches upstream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from index_frontend.handlers.middleware import SERVER
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class NotReady(Problem):
+    """Something that must be there before clients are."""
+
+    code = ProblemCode.ORACLE_AWAY
+
+
+class Metrics:
+    """Counters with few and fixed labels: no project, file or client is ever a label."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "matrix_pypi_frontend_requests",
+            "Answers, by route, status and where they came from (HIT, MISS, STALE of pages; cache, upstream, peer, kubo of files)",
+            ("route", "status", "cache"),
+            registry=self.registry,
+        )
+        self._stream = Gauge(
+            "matrix_pypi_frontend_change_stream_live",
+            "1 while the bot's change stream vouches for what is held",
+            registry=self.registry,
+            multiprocess_mode="livemin",
+        )
+        self._children: dict[tuple[str, int, str], Counter] = {}
+
+    def answered(self, route: str, response: web.StreamResponse) -> None:
+        """Count an answer."""
+        headers = response.headers
+        cache = headers.get("X-Matrix-PyPI-Cache") or headers.get("X-Matrix-PyPI-Source") or ""
+        key = (route, response.status, cache)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = self._requests.labels(route, str(response.status), cache)
+        child.inc()
+
+    def written(self, *, stream_is_live: bool) -> bytes:
+        """All of them in Prometheus' text format; of all workers, when there are several."""
+        self._stream.set(int(stream_is_live))
+        if _MULTIPROCESS not in os.environ:
+            return generate_latest(self.registry)
+        everybody = CollectorRegistry()
+        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+        return generate_latest(everybody)
+
+
+class Operations:
+    """`/healthz`, `/readyz`, `/metrics`. `missing()` names what is not there yet, None when all is."""
+
+    def __init__(
+        self, metrics: Metrics, *, missing: Callable[[], str | None], stream_is_live: Callable[[], bool]
+    ) -> None:
+        self._metrics = metrics
+        self._missing = missing
+        self._stream_is_live = stream_is_live
+
+    async def handle(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        """The answer for `healthz`, `readyz` or `metrics`. Raises NotReady."""
+        if name == "metrics":
+            body = self._metrics.written(stream_is_live=self._stream_is_live())
+            return _text(body, _METRICS_TYPE)
+        if name == "readyz" and (missing := self._missing()) is not None:
+            raise NotReady(f"matrix-pypi: not ready: {missing}")
+        return _text(b"ok\n", "text/plain; charset=utf-8")
+
+
+def _text(body: bytes, content_type: str) -> web.Response:
+    headers = {"Content-Type": content_type, "Cache-Control": "no-store", "Server": SERVER}
+    return web.Response(body=body, headers=headers)
