@@ -105,14 +105,10 @@ class Stack:
 
     def start(self) -> None:
         """Returns when stack.json is there: every part was ready then. Raises AssertionError with the logs when it ends before."""
-        command = [
-            str(Path(sys.executable).with_name("matrix-pypi")),
-            "up",
-            "--home",
-            str(self.home),
-            "--port",
-            str(self.port),
-        ]
+        # One of an earlier start says nothing about this one.
+        (self.home / "stack.json").unlink(missing_ok=True)
+        program = Path(sys.executable).with_name("matrix-pypi")
+        command = [str(program), "up", "--home", str(self.home), "--port", str(self.port)]
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
                 [*command, *self._arguments],
