@@ -41,6 +41,11 @@ class FakeHomeserver:
     most_busy: int = 0
     _transactions: dict[tuple[str, str], str] = field(default_factory=dict)
 
+    @property
+    def busy_now(self) -> bool:
+        """Whether an event is on its way."""
+        return any(self.busy.values())
+
     async def create_room(self, request: Mapping[str, Any]) -> str:
         return await self._do("create_room", lambda: self._create(request))
 
