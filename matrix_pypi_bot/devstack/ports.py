@@ -1,0 +1,98 @@
+"""Ports of a local stack: chosen once, kept, and looked at before anything starts."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import secrets
+import socket
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, fields
+from typing import Final
+
+from matrix_pypi_bot.devstack.home import Home
+from matrix_pypi_bot.process.command_line import NeededIsMissing
+
+LOOPBACK: Final = "127.0.0.1"
+# Below what systems hand out for outgoing connections (32768 and up on Linux): a kept port is then still free at the next start.
+_LOWEST, _HIGHEST = 18_000, 31_999
+_ATTEMPTS: Final = 500
+
+Probe = Callable[[str, int], OSError | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrgPorts:
+    """The ports of one organisation, all on 127.0.0.1. The homeserver's name holds `federation`."""
+
+    federation: int
+    client: int
+    appservice: int
+    api: int
+
+    @property
+    def server_name(self) -> str:
+        """The homeserver's name."""
+        return f"localhost:{self.federation}"
+
+
+def cannot_listen(host: str, port: int) -> OSError | None:
+    """What the system says to listening there; None when it can be done."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger are no listener
+            probe.bind((host, port))
+            probe.listen(1)
+    except OSError as error:
+        return error
+    return None
+
+
+def kept_ports(home: Home, org: str, *, avoid: Collection[int], probe: Probe = cannot_listen) -> OrgPorts:
+    """The ports of `org`: those kept in `home`, else free ones, chosen now and kept."""
+    kept = home.read("ports.json")
+    if isinstance(kept, dict) and org in kept:
+        with contextlib.suppress(TypeError):
+            return OrgPorts(**{name: int(port) for name, port in kept[org].items()})
+    taken = {*avoid}
+    chosen = {}
+    for field in fields(OrgPorts):
+        chosen[field.name] = _free_port(taken, probe)
+        taken.add(chosen[field.name])
+    ports = OrgPorts(**chosen)
+    home.write("ports.json", {**(kept if isinstance(kept, dict) else {}), org: asdict(ports)})
+    return ports
+
+
+def check_frontend(host: str, port: int, *, probe: Probe = cannot_listen) -> None:
+    """Raises NeededIsMissing, with another port to take, when the frontend cannot listen there."""
+    error = probe(host, port)
+    if error is None:
+        return
+    where = f"port {port} on {host}"
+    if error.errno == errno.EADDRINUSE:
+        free = next((other for other in range(port + 1, min(port + 100, 65_536)) if probe(host, other) is None), None)
+        hint = f"stop what listens there, or take another port: --port {free or 'N'}"
+        raise NeededIsMissing(f"{where} is taken", hint=hint)
+    if error.errno == errno.EACCES:
+        raise NeededIsMissing(f"{where} is reserved for the administrator", hint="take a port above 1023: --port 8080")
+    raise NeededIsMissing(f"cannot listen on {where}: {error.strerror or error}", hint="look at --host and --port")
+
+
+def check_kept(ports: OrgPorts, home: Home, *, probe: Probe = cannot_listen) -> None:
+    """Raises NeededIsMissing when one of the kept ports has been taken by somebody else."""
+    for name, port in asdict(ports).items():
+        if probe(LOOPBACK, port) is not None:
+            raise NeededIsMissing(
+                f"port {port} on {LOOPBACK}, which this stack uses for {name}, is taken",
+                hint=f"stop what listens there, or start another stack with --home DIR (the ports are in {home.folder}/ports.json)",
+            )
+
+
+def _free_port(taken: Collection[int], probe: Probe) -> int:
+    for _ in range(_ATTEMPTS):
+        port = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST + 1)
+        if port not in taken and probe(LOOPBACK, port) is None:
+            return port
+    raise NeededIsMissing(f"no free port between {_LOWEST} and {_HIGHEST} on {LOOPBACK}")

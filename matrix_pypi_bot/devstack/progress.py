@@ -1,0 +1,76 @@
+"""What a person sees while the stack starts: one line that changes on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Collection, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from matrix_pypi_bot.wire.problems import clean_line
+
+_REFRESH_SECONDS: Final = 0.1
+
+
+class Progress:
+    """Prints lines, and between them which parts are still starting."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._waiting: set[str] = {*names}
+        self._begun = time.monotonic()
+        self._drawn = 0.0
+        self._live: Any = None  # rich.live.Live, once it has been imported: only for terminals
+
+    def __enter__(self) -> Self:
+        """The clock runs."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The changing line goes away."""
+        self.done()
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._begun
+
+    def say(self, line: str) -> None:
+        """One line, above the changing one."""
+        text = clean_line(line, 2_000)
+        if self._live is not None:
+            self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            print(text, flush=True)
+
+    def waiting_for(self, names: Collection[str]) -> None:
+        """Those of the parts that are not ready now. Says so when one has become ready."""
+        for name in self._names:
+            if name in self._waiting and name not in names:
+                self._waiting.discard(name)
+                self.say(f"  {name:<12} ready after {self.seconds:.1f} s")
+        if sys.stdout.isatty() and time.monotonic() - self._drawn > _REFRESH_SECONDS:
+            self._drawn = time.monotonic()
+            self._draw()
+
+    def done(self) -> None:
+        """From now on only lines."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _draw(self) -> None:
+        from rich.live import Live
+        from rich.spinner import Spinner
+
+        # Refreshed by hand: a thread of rich's would be running while children are forked.
+        if self._live is None:
+            self._live = Live(Spinner("dots"), auto_refresh=False, transient=True)
+            self._live.start()
+        waiting = ", ".join(name for name in self._names if name in self._waiting)
+        spinner = self._live.renderable
+        spinner.update(text=f"starting {waiting}  {self.seconds:.0f} s")
+        self._live.update(spinner, refresh=True)
