@@ -180,11 +180,12 @@ def address_of_url(url: str) -> str | None:
 
     None means that the caller takes the file's sha256 as its address.
     """
-    head, *tail = url.partition("#")[0].partition("?")[0].rsplit("/", 5)
-    match = _PATH.fullmatch("/" + "/".join(tail))
-    if match is None or head.endswith(":/"):  # `https://packages/...`: a host of that name
+    path = url.partition("#")[0].partition("?")[0]
+    start = path.rfind("/packages/")
+    if start < 0 or path[start - 1 : start] == "/":  # `https://packages/...`: a host of that name
         return None
-    return match[1] + match[2] + match[3]
+    match = _PATH.fullmatch(path, start)
+    return None if match is None else match[1] + match[2] + match[3]
 
 
 def _parsed(file: FileName) -> tuple[str, Version]:
