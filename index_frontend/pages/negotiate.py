@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Final, NewType
 
-from webob.acceptparse import AcceptValidHeader, create_accept_encoding_header, create_accept_header
-
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+with warnings.catch_warnings():
+    # webob.compat imports the standard library's `cgi`, which warns since Python 3.11 (PEP 594). Nothing of it is used here.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from webob.acceptparse import AcceptValidHeader, create_accept_encoding_header, create_accept_header
 
 MediaType = NewType("MediaType", str)
 """A content type that pages are served in, one of `JSON`, `HTML` and `TEXT`."""
@@ -49,13 +53,15 @@ def negotiate(accept: str | None, format_: str | None = None) -> MediaType:
     header = create_accept_header(accept)
     if not accept or not isinstance(header, AcceptValidHeader) or not header.parsed:
         return TEXT
-    named = {entry[0].lower(): entry[1] for entry in header.parsed}
-    offers = [*_OFFERS, *(alias for alias in _ALIASES if alias in named)]
-    acceptable: list[tuple[str, float]] = header.acceptable_offers(offers)
+    named = {entry[0] for entry in header.parsed}
+    acceptable: list[tuple[str, float]] = header.acceptable_offers(
+        [*_OFFERS, *(alias for alias in named if alias.lower() in _ALIASES)]
+    )
     if not acceptable:
         raise NotAcceptable(f"this index speaks {', '.join(_OFFERS)}, and Accept allows none of them")
     best = acceptable[0][1]
-    return _preferred([offer for offer, quality in acceptable if quality == best], named)
+    tied = [offer.lower() for offer, quality in acceptable if quality == best]
+    return _preferred(tied, {name.lower() for name in named})
 
 
 def choose_coding(accept_encoding: str | None) -> Coding:
@@ -81,7 +87,7 @@ def _formatted(format_: str) -> MediaType:
     return chosen
 
 
-def _preferred(tied: list[str], named: dict[str, float]) -> MediaType:
+def _preferred(tied: list[str], named: set[str]) -> MediaType:
     """The one of equally welcome offers that was named most precisely; among those JSON first, but `text/html` when all that
     was said is `*/*`.
     """
@@ -93,7 +99,7 @@ def _preferred(tied: list[str], named: dict[str, float]) -> MediaType:
     return _FORMATS[offer]
 
 
-def _precision(offer: str, named: dict[str, float]) -> int:
+def _precision(offer: str, named: set[str]) -> int:
     if offer in named:
         return 2
     return 1 if f"{offer.partition('/')[0]}/*" in named else 0
