@@ -44,4 +44,3 @@ cat > /synapse/conf.d/matrix-pypi.yaml <<YAML
 app_service_config_files: [/data/conf.d/registration]
 room_list_publication_rules: [{user_id: "@pypi:$SERVER_NAME", alias: "#pypi*", action: allow}]
 YAML
-chmod 0644 /synapse/conf.d/registration /synapse/conf.d/matrix-pypi.yaml
