@@ -118,7 +118,10 @@ class Damaged(StorageProblem):
 class Part(Protocol):
     """The growing bytes of a transfer, open for reading until closed; also after the transfer was committed or thrown away."""
 
-    total: int | None
+    @property
+    def total(self) -> int | None:
+        """Length of the whole, once its writer has told it."""
+        ...
 
     def length(self) -> int:
         """Bytes there so far. Never shrinks."""

@@ -1,0 +1,11 @@
+"""The embedded default: plain files by their sha256, in one folder that any number of worker processes share.
+
+files/ab/cd/<sha256>    complete, verified, read-only
+tmp/<sha256>.part       one on its way in; `<sha256>.lock` says whose, and how long it will be
+index.sqlite            what is known of the files, and what the bot has not been told yet; may be thrown away at any time
+"""
+
+from index_frontend.storage.filestore.opening import open_filestore
+from index_frontend.storage.filestore.store import FileStore
+
+__all__ = ["FileStore", "open_filestore"]

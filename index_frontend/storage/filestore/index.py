@@ -1,0 +1,196 @@
+"""The index of the store, in SQLite. Throw-away: what is lost here is found again by hashing, or asked again."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from index_frontend.ports import StorageBroken
+from index_frontend.storage.filestore import rows
+from index_frontend.storage.filestore.layout import Layout
+from index_frontend.storage.filestore.threads import in_thread
+from matrix_pypi_bot.wire.problems import clean_line
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+BUSY_SECONDS: Final = 10.0
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+class Index:
+    """Two connections, each in a thread of its own: one writes, one reads, so that no look-up waits for an fsync.
+
+    Writes that come while one is under way go into the next transaction together. `is_new` says that what the index knew is lost.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._writes = ThreadPoolExecutor(1, "index-writes")
+        self._reads = ThreadPoolExecutor(1, "index-reads")
+        self._queue: list[tuple[Work[Any], asyncio.Future[Any]]] = []
+        self._drain: asyncio.Task[None] | None = None
+        self._writer, self.is_new = _open(layout)
+        self._inode = layout.index.stat().st_ino
+        self._reader: sqlite3.Connection | None = None
+
+    async def read(self, work: Work[T]) -> T:
+        """What `work` reads. Raises StorageBroken."""
+        try:
+            return await in_thread(self._reads, self._ask, work)
+        except sqlite3.Error as error:
+            if _kind(error) in _DAMAGED:
+                await self.write(rows.check)  # finds the damage, and starts a new index
+            raise _problem(error) from error
+
+    async def write(self, work: Work[T]) -> T:
+        """What `work` returns, when it is on the disk for good. Raises StorageBroken."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.append((work, future))
+        if self._drain is None:
+            self._drain = asyncio.create_task(self._work_off())
+        return await future
+
+    async def close(self) -> None:
+        """Finishes what was begun."""
+        if self._drain is not None:
+            await self._drain
+        await in_thread(self._writes, self._writer.close)
+        if self._reader is not None:
+            await in_thread(self._reads, self._reader.close)
+        self._writes.shutdown()
+        self._reads.shutdown()
+
+    async def _work_off(self) -> None:
+        while self._queue:
+            batch, self._queue = self._queue, []
+            outcomes = await in_thread(self._writes, self._apply, [work for work, _ in batch])
+            for (_, future), outcome in zip(batch, outcomes, strict=True):
+                if future.done():  # its caller was cancelled
+                    continue
+                if isinstance(outcome, sqlite3.Error):
+                    future.set_exception(_problem(outcome))
+                else:
+                    future.set_result(outcome)
+        self._drain = None
+
+    def _apply(self, works: list[Work[Any]]) -> list[Any]:
+        """The outcome of each, an exception where it failed; all in one transaction if that is possible."""
+        try:
+            return self._transaction(works)
+        except sqlite3.Error as error:
+            if _kind(error) in _DAMAGED:
+                self._renew(error)
+            elif len(works) == 1:
+                return [error]
+            return [self._alone(work) for work in works]
+
+    def _alone(self, work: Work[Any]) -> Any:
+        try:
+            return self._transaction([work])[0]
+        except sqlite3.Error as error:
+            return error
+
+    def _transaction(self, works: list[Work[Any]]) -> list[Any]:
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            outcomes = [work(self._writer) for work in works]
+            self._writer.execute("COMMIT")
+            return outcomes
+        except sqlite3.Error:
+            with suppress(sqlite3.Error):
+                self._writer.execute("ROLLBACK")
+            raise
+
+    def _ask(self, work: Work[T]) -> T:
+        if self._reader is None:
+            self._reader = _connect(self._layout.index)
+        try:
+            return work(self._reader)
+        except sqlite3.Error:
+            self._reader.close()  # the next question finds the index that may have taken its place
+            self._reader = None
+            raise
+
+    def _renew(self, error: sqlite3.Error) -> None:
+        log.error("index of the store is damaged, starting a new one", extra={"cause": str(error)})
+        self._writer.close()
+        self._writer, self.is_new = _open(self._layout, distrusted=self._inode)
+        self._inode = self._layout.index.stat().st_ino
+
+
+def _open(layout: Layout, distrusted: int | None = None) -> tuple[sqlite3.Connection, bool]:
+    """A sound index, and whether it had to be made. One process at a time looks and makes. Raises StorageBroken.
+
+    `distrusted` is the inode of a damaged one; another process may have replaced it already.
+    """
+    with _locked(layout.index_lock):
+        try:
+            if layout.index.exists() and layout.index.stat().st_ino != distrusted:
+                return _connect(layout.index, look=True), False
+        except sqlite3.Error as error:
+            if _kind(error) in _BUSY:
+                raise _problem(error) from error
+            log.warning("index of the store cannot be used, starting a new one", extra={"cause": str(error)})
+        try:
+            return _create(layout.index), True
+        except (sqlite3.Error, OSError) as error:
+            raise _problem(error) from error
+
+
+def _create(path: Path) -> sqlite3.Connection:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    connection = _connect(path)
+    connection.executescript(f"BEGIN; {rows.SCHEMA} PRAGMA user_version = {rows.VERSION}; COMMIT;")
+    return connection
+
+
+def _connect(path: Path, *, look: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode, to be used in any one thread; `look` raises sqlite3.Error for another version's tables."""
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # a note of what a client was given survives a power cut
+        if look:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version != rows.VERSION:
+                raise sqlite3.DatabaseError(f"version {version}, not {rows.VERSION}")  # noqa: TRY301 - closes like any other
+            rows.check(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    try:
+        with path.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise _problem(error) from error
+
+
+def _kind(error: sqlite3.Error) -> int | None:
+    """SQLite's primary result code; None for errors of our own and of the Python module."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def _problem(error: Exception) -> StorageBroken:
+    return StorageBroken(
+        f"the index of the store: {clean_line(str(error), 120)}",
+        hint="index.sqlite may be deleted while nothing runs; it is made anew from the files",
+    )

@@ -1,0 +1,65 @@
+"""Where everything lies in a store's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from matrix_pypi_bot.wire.digests import InvalidDigest, Sha256, parse_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of a store in `root`. Paths of files are made of digests that were parsed, never of text from outside."""
+
+    root: Path
+
+    @property
+    def files(self) -> Path:
+        """Complete files."""
+        return self.root / "files"
+
+    @property
+    def tmp(self) -> Path:
+        """Files on their way in, on the same filesystem."""
+        return self.root / "tmp"
+
+    @property
+    def index(self) -> Path:
+        """The SQLite index."""
+        return self.root / "index.sqlite"
+
+    @property
+    def index_lock(self) -> Path:
+        """Held while a process opens the index or makes it anew."""
+        return self.root / "index.lock"
+
+    def file(self, sha256: Sha256) -> Path:
+        """The complete file, two levels down, so that no folder holds more than a few hundred names."""
+        return self.root / "files" / sha256[:2] / sha256[2:4] / sha256
+
+    def part(self, sha256: Sha256) -> Path:
+        """The file while it is being written."""
+        return self.root / "tmp" / f"{sha256}.part"
+
+    def lock(self, sha256: Sha256) -> Path:
+        """Locked by the process that writes the file; holds the length of the whole once it is known."""
+        return self.root / "tmp" / f"{sha256}.lock"
+
+    def unfinished(self) -> Iterator[Sha256]:
+        """Every object of which something lies in tmp."""
+        names = {entry.name.partition(".")[0] for entry in self.tmp.iterdir() if entry.suffix in (".part", ".lock")}
+        return _digests(names)
+
+    def complete(self) -> Iterator[Sha256]:
+        """Every object that lies in files."""
+        return _digests(path.name for path in self.files.glob("??/??/*"))
+
+
+def _digests(names: set[str] | Iterator[str]) -> Iterator[Sha256]:
+    for name in names:
+        try:
+            yield parse_sha256(name)
+        except InvalidDigest:  # not ours
+            continue

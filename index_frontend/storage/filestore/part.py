@@ -1,0 +1,168 @@
+"""A file on its way into the store: the side that reads it and the side that writes it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import Final
+
+from index_frontend.ports import DigestMismatch, Held, StorageBroken, StorageProblem, Verified
+from index_frontend.storage.filestore.claims import Claim, told_length
+from index_frontend.storage.filestore.disk import Disk
+from index_frontend.storage.filestore.layout import Layout
+from index_frontend.storage.filestore.threads import in_thread
+from matrix_pypi_bot.wire.cids import UNIXFS_V1_2025, CidBuilder, raw_cid
+from matrix_pypi_bot.wire.digests import Sha256
+
+log = logging.getLogger(__name__)
+
+_NOWAIT: Final[int | None] = getattr(os, "RWF_NOWAIT", None)
+_ONE_LEAF_BYTES: Final = UNIXFS_V1_2025.chunk_bytes
+
+
+class FilePart:
+    """An open, growing file. It goes on being readable under whatever name it gets, or none."""
+
+    def __init__(self, descriptor: int, length_told: Callable[[], int | None], threads: Executor) -> None:
+        self._descriptor: int | None = descriptor
+        self._length_told = length_told
+        self._threads = threads
+        self._total: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Length of the whole, once its writer knows it."""
+        if self._total is None:
+            self._total = self._length_told()
+        return self._total
+
+    def length(self) -> int:
+        """Bytes there so far."""
+        return os.fstat(self._open()).st_size
+
+    def is_gone(self) -> bool:
+        """Whether it lost its name: thrown away."""
+        return os.fstat(self._open()).st_nlink == 0
+
+    def became(self, held: Held) -> bool:
+        """Whether the held file is this one, renamed."""
+        try:
+            return held.path is not None and os.path.samestat(os.fstat(self._open()), held.path.stat())
+        except OSError:
+            return False
+
+    async def read(self, start: int, count: int) -> bytes:
+        """Out of the page cache at once where the system tells that it can, else in a thread. Raises StorageBroken."""
+        if _NOWAIT is not None:
+            buffer = bytearray(count)
+            with suppress(OSError):  # EAGAIN: not in memory; EOPNOTSUPP: this filesystem cannot tell
+                return bytes(memoryview(buffer)[: os.preadv(self._open(), [buffer], start, _NOWAIT)])
+        try:
+            return await in_thread(self._threads, os.pread, self._open(), count, start)
+        except OSError as error:
+            raise StorageBroken(f"cannot read a file of the store: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Idempotent."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            raise StorageBroken("the file is closed already")
+        return self._descriptor
+
+
+class FileWriter:
+    """Writes one object under a claim. All steps on the disk are done in threads."""
+
+    def __init__(
+        self,
+        sha256: Sha256,
+        claim: Claim,
+        layout: Layout,
+        disk: Disk,
+        threads: Executor,
+        keep: Callable[[Held], Awaitable[None]],
+    ) -> None:
+        self.size = 0
+        self.sha256 = sha256
+        self._claim = claim
+        self._layout = layout
+        self._disk = disk
+        self._threads = threads
+        self._keep = keep
+        self._descriptor: int | None = None
+        self._cid: CidBuilder | None = CidBuilder()
+
+    def part(self) -> FilePart:
+        """Reads what has been written; there must have been a `write`."""
+        if self._descriptor is None:
+            raise StorageBroken("nothing was written yet")
+        lock = self._layout.lock(self.sha256)
+        return FilePart(os.dup(self._descriptor), lambda: told_length(lock), self._threads)
+
+    async def expect(self, total: int) -> None:
+        """Said to other processes through the lock file; a file of one leaf needs no graph to be named."""
+        if total <= _ONE_LEAF_BYTES and not self.size:
+            self._cid = None
+        await in_thread(self._threads, self._claim.tell, total)
+
+    async def write(self, data: bytes) -> None:
+        """Appends, and hashes for the CID meanwhile."""
+        await in_thread(self._threads, self._append, data)
+
+    async def restart(self) -> None:
+        """The old part loses its name, so that who reads it sees that it is gone."""
+        await in_thread(self._threads, self._throw_away)
+        self.size, self._cid = 0, CidBuilder()
+
+    async def discard(self) -> None:
+        """Nothing of it stays, unless it was committed."""
+        try:
+            await in_thread(self._threads, self._throw_away)
+        except StorageProblem as problem:  # the next who claims the object tries again
+            log.warning("store cannot throw a part away", extra={"cause": problem.detail})
+
+    async def commit(self, verified: Verified) -> Held:
+        """Raises DigestMismatch, StorageFull or StorageBroken."""
+        if verified != Verified(self.sha256, self.size):
+            told = f"{self.size} bytes were written of an object that was to be {self.sha256}"
+            raise DigestMismatch(told, expected=self.sha256, actual=verified.sha256, size=self.size)
+        held = await in_thread(self._threads, self._publish)
+        await self._keep(held)
+        return held
+
+    def _throw_away(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+            self._disk.remove(self._layout.part(self.sha256))
+
+    def _append(self, data: bytes) -> None:
+        if self._descriptor is None:
+            self._descriptor = self._disk.create(self._layout.part(self.sha256))
+        self._disk.append(self._descriptor, data)
+        self.size += len(data)
+        if self._cid is not None:
+            self._cid.update(data)
+
+    def _publish(self) -> Held:
+        if self._descriptor is None:  # an empty object
+            self._append(b"")
+        assert self._descriptor is not None
+        target = self._layout.file(self.sha256)
+        self._disk.seal(self._descriptor)
+        self._disk.sync(self._descriptor)
+        modified_ns = os.fstat(self._descriptor).st_mtime_ns
+        self._disk.make_folders(target.parent)
+        self._disk.publish(self._layout.part(self.sha256), target)
+        os.close(self._descriptor)
+        self._descriptor = None
+        self._disk.sync_folder(target.parent)
+        cid = raw_cid(self.sha256) if self._cid is None else self._cid.finish()
+        return Held(sha256=self.sha256, size=self.size, cid=cid, path=target, modified_ns=modified_ns)
