@@ -69,10 +69,12 @@ class ViewRow:
 
     `state`: `live` the last attempt succeeded, `down` it failed (the page is the last known one), `gone` upstream answered twice that
     the project, once there, is no more. `fetched_ms` is when the page came, `checked_ms` when upstream last said that it is so (a
-    failed attempt does not move it). `raw` is the PEP 691 JSON that was validated, HTML pages already converted.
+    failed attempt does not move it). `raw` is the PEP 691 JSON that was validated, HTML pages already converted. `upstream` says which
+    index answered: what another one said before the configuration changed is no view of this one.
     """
 
     project: ProjectName
+    upstream: str
     state: Literal["live", "down", "gone"]
     etag: str | None
     serial: int | None
@@ -159,6 +161,10 @@ class Ledger(Protocol):
         """Every attestation kept for the project, oldest first."""
         ...
 
+    async def manifests(self, org: str) -> list[EnvelopeRow]:
+        """Every key manifest kept of the organisation, oldest first; `seq` is its version."""
+        ...
+
     async def sighted(self, statement_id: str, *, room_id: str, event_id: str, sender: str, at_ms: int) -> None:
         """That an event carried the statement; the sender is kept apart, purgeable."""
         ...
@@ -173,6 +179,10 @@ class Ledger(Protocol):
 
     async def sign_once(self, keyid: str, file: FileName, sha256: Sha256) -> bool:
         """Reserves the right to sign `sha256` for `file` with this key. False when the key signed another digest: never sign then."""
+        ...
+
+    async def signed(self, keyid: str, file: FileName) -> Sha256 | None:
+        """The digest that this key signed for `file`; None when it signed none."""
         ...
 
     async def accept(self, accepted: Accepted) -> None:
@@ -191,12 +201,12 @@ class Ledger(Protocol):
         """Notes digests of files not seen before; for a file seen before nothing changes."""
         ...
 
-    async def own_view(self, project: ProjectName, serial: int | None, root: Sha256, at_ms: int) -> None:
-        """That upstream showed this page (root = sha256 of it) at this serial."""
+    async def own_view(self, project: ProjectName, upstream: str, serial: int | None, root: Sha256, at_ms: int) -> None:
+        """That this upstream showed this page (root = sha256 of it) at this serial."""
         ...
 
-    async def serial_floor(self, project: ProjectName) -> int | None:
-        """The highest serial ever observed."""
+    async def serial_floor(self, project: ProjectName, upstream: str) -> int | None:
+        """The highest serial ever observed there: serials of two indexes cannot be compared."""
         ...
 
     async def override(self, row: OverrideRow) -> None: ...

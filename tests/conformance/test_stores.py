@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from matrix_pypi_bot.wire.problems import Problem
 A, B, C = (Sha256(digit * 64) for digit in "abc")
 KEY, OTHER_KEY = "1" * 64, "2" * 64
 MXA, MXB = ProjectName("mxa"), ProjectName("mxb")
+PYPI, OTHER_INDEX = "pypi https://index.example/simple/", "pypi https://other.example/simple/"
 WHEEL, SDIST = FileName("mxa-1.0-py3-none-any.whl"), FileName("mxa-1.0.tar.gz")
 
 
@@ -57,7 +59,7 @@ def attestation(
 def view(project: ProjectName = MXA, raw: bytes = b'{"files": []}', **changes: object) -> ViewRow:
     """A live view."""
     fields: dict[str, object] = {
-        "state": "live", "etag": 'W/"x"', "serial": 7, "fetched_ms": 10, "checked_ms": 20,
+        "upstream": PYPI, "state": "live", "etag": 'W/"x"', "serial": 7, "fetched_ms": 10, "checked_ms": 20,
         "opened_origins": ("http://127.0.0.1:80",),
     }  # fmt: skip
     return ViewRow(project=project, raw=raw, **(fields | changes))  # type: ignore[arg-type]
@@ -120,6 +122,8 @@ async def test_a_key_signs_one_digest_of_a_file_for_ever(store: Store) -> None:
         assert await tables.ledger.sign_once(KEY, WHEEL, A)
     async with store.transaction() as tables:
         assert not await tables.ledger.sign_once(KEY, WHEEL, B)
+        assert await tables.ledger.signed(KEY, WHEEL) == A
+        assert await tables.ledger.signed(OTHER_KEY, WHEEL) is None
         assert await tables.ledger.sign_once(OTHER_KEY, WHEEL, B)
 
 
@@ -151,13 +155,25 @@ async def test_a_page_of_six_thousand_files_is_noted_whole(store: Store) -> None
         assert await tables.ledger.first_seen(MXA) == files
 
 
-async def test_the_serial_floor_is_the_highest_ever_seen(store: Store) -> None:
+async def test_the_serial_floor_is_the_highest_ever_seen_at_that_index(store: Store) -> None:
     async with store.transaction() as tables:
-        assert await tables.ledger.serial_floor(MXA) is None
+        assert await tables.ledger.serial_floor(MXA, PYPI) is None
         for serial in (7, 9, None, 8):
-            await tables.ledger.own_view(MXA, serial, A, at_ms=1)
-        assert await tables.ledger.serial_floor(MXA) == 9
-        assert await tables.ledger.serial_floor(MXB) is None
+            await tables.ledger.own_view(MXA, PYPI, serial, A, at_ms=1)
+        await tables.ledger.own_view(MXA, OTHER_INDEX, 99, A, at_ms=1)
+        assert await tables.ledger.serial_floor(MXA, PYPI) == 9
+        assert await tables.ledger.serial_floor(MXB, PYPI) is None
+
+
+async def test_manifests_of_an_organisation_come_oldest_first(store: Store) -> None:
+    def manifest(number: int, org: str) -> EnvelopeRow:
+        return replace(attestation(number, project=None, seq=number), kind="keys", org=org)
+
+    rows = [manifest(2, "orga"), manifest(1, "orga")]
+    async with store.transaction() as tables:
+        for row in [*rows, manifest(3, "orgb"), attestation(4)]:
+            await tables.ledger.keep(row)
+        assert await tables.ledger.manifests("orga") == rows
 
 
 async def test_overrides_come_oldest_first(store: Store) -> None:
@@ -413,7 +429,7 @@ async def _fill(tables: ledger.LedgerTables) -> None:
     await tables.sign_once(KEY, WHEEL, A)
     await tables.accept(Accepted(project=MXA, file=WHEEL, sha256=A, size=3, at_ms=1, by="served", serial=7))
     await tables.see_first(MXA, {WHEEL: A}, at_ms=1)
-    await tables.own_view(MXA, 7, A, at_ms=1)
+    await tables.own_view(MXA, PYPI, 7, A, at_ms=1)
     await tables.override(
         OverrideRow(statement_id="1" * 64, project=MXA, file=None, action="release", sha256=None, reason="", at_ms=1)
     )

@@ -40,8 +40,10 @@ SCHEMA: Final = (
     # One row a page and not one a file: a page names up to thousands. `digests` is packed JSON {{file: sha256}}.
     "CREATE TABLE first_digest (n {identity}, project {name} NOT NULL, at_ms BIGINT NOT NULL, digests {blob} NOT NULL)",
     "CREATE INDEX first_digest_of_project ON first_digest (project, n)",
-    "CREATE TABLE own_view (n {identity}, project {name} NOT NULL, serial BIGINT, root TEXT NOT NULL, at_ms BIGINT NOT NULL)",
-    "CREATE INDEX own_view_serial ON own_view (project, serial)",
+    """CREATE TABLE own_view (
+        n {identity}, project {name} NOT NULL, upstream {name} NOT NULL, serial BIGINT, root TEXT NOT NULL,
+        at_ms BIGINT NOT NULL)""",
+    "CREATE INDEX own_view_serial ON own_view (project, upstream, serial)",
     """CREATE TABLE operator_override (
         n {identity}, statement_id {name} NOT NULL UNIQUE, project {name} NOT NULL, file {name} NOT NULL,
         action TEXT NOT NULL, sha256 TEXT, reason TEXT NOT NULL, at_ms BIGINT NOT NULL)""",
@@ -88,6 +90,10 @@ class LedgerTables:
         rows = await self._db.fetch(_SELECT + "WHERE project = $1 AND kind = 'attestation' ORDER BY n", project)
         return [_envelope(row) for row in rows]
 
+    async def manifests(self, org: str) -> list[EnvelopeRow]:
+        rows = await self._db.fetch(_SELECT + "WHERE kind = 'keys' AND org = $1 ORDER BY n", org)
+        return [_envelope(row) for row in rows]
+
     async def sighted(self, statement_id: str, *, room_id: str, event_id: str, sender: str, at_ms: int) -> None:
         await self._db.execute(
             "INSERT INTO sighting (id, room_id, event_id, at_ms) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
@@ -113,8 +119,13 @@ class LedgerTables:
             "INSERT INTO own_signature (keyid, file, sha256) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
             keyid, file, sha256,
         )  # fmt: skip
-        signed = await self._db.fetchval("SELECT sha256 FROM own_signature WHERE keyid = $1 AND file = $2", keyid, file)
-        return bool(signed == sha256)
+        return await self.signed(keyid, file) == sha256
+
+    async def signed(self, keyid: str, file: FileName) -> Sha256 | None:
+        digest: Sha256 | None = await self._db.fetchval(
+            "SELECT sha256 FROM own_signature WHERE keyid = $1 AND file = $2", keyid, file
+        )
+        return digest
 
     async def accept(self, accepted: Accepted) -> None:
         await self._db.execute(
@@ -155,13 +166,16 @@ class LedgerTables:
                 project, at_ms, await pack(msgspec.json.encode(new)),
             )  # fmt: skip
 
-    async def own_view(self, project: ProjectName, serial: int | None, root: Sha256, at_ms: int) -> None:
+    async def own_view(self, project: ProjectName, upstream: str, serial: int | None, root: Sha256, at_ms: int) -> None:
         await self._db.execute(
-            "INSERT INTO own_view (project, serial, root, at_ms) VALUES ($1, $2, $3, $4)", project, serial, root, at_ms
-        )
+            "INSERT INTO own_view (project, upstream, serial, root, at_ms) VALUES ($1, $2, $3, $4, $5)",
+            project, upstream, serial, root, at_ms,
+        )  # fmt: skip
 
-    async def serial_floor(self, project: ProjectName) -> int | None:
-        floor: int | None = await self._db.fetchval("SELECT MAX(serial) FROM own_view WHERE project = $1", project)
+    async def serial_floor(self, project: ProjectName, upstream: str) -> int | None:
+        floor: int | None = await self._db.fetchval(
+            "SELECT MAX(serial) FROM own_view WHERE project = $1 AND upstream = $2", project, upstream
+        )
         return floor
 
     async def override(self, row: OverrideRow) -> None:

@@ -14,8 +14,8 @@ from matrix_pypi_bot.wire.names import ProjectName
 
 SCHEMA: Final = (
     """CREATE TABLE page_view (
-        project {name} PRIMARY KEY, state TEXT NOT NULL, etag TEXT, serial BIGINT, fetched_ms BIGINT NOT NULL,
-        checked_ms BIGINT NOT NULL, opened_origins TEXT NOT NULL)""",
+        project {name} PRIMARY KEY, upstream TEXT NOT NULL, state TEXT NOT NULL, etag TEXT, serial BIGINT,
+        fetched_ms BIGINT NOT NULL, checked_ms BIGINT NOT NULL, opened_origins TEXT NOT NULL)""",
     # Apart from its view, which is written at every check: a page is up to megabytes and rarely new.
     "CREATE TABLE page_body (project {name} PRIMARY KEY, raw {blob} NOT NULL)",
     # Numbers of rows that were forgotten never come back: frontends resume by them.
@@ -37,7 +37,7 @@ class ViewTables:
 
     async def get(self, project: ProjectName) -> ViewRow | None:
         row = await self._db.fetchrow(
-            "SELECT state, etag, serial, fetched_ms, checked_ms, opened_origins, raw "
+            "SELECT upstream, state, etag, serial, fetched_ms, checked_ms, opened_origins, raw "
             "FROM page_view JOIN page_body USING (project) WHERE project = $1",
             project,
         )
@@ -45,6 +45,7 @@ class ViewTables:
             return None
         return ViewRow(
             project=project,
+            upstream=row["upstream"],
             state=row["state"],
             etag=row["etag"],
             serial=row["serial"],
@@ -56,11 +57,11 @@ class ViewTables:
 
     async def put(self, row: ViewRow) -> None:
         await self._db.execute(
-            "INSERT INTO page_view (project, state, etag, serial, fetched_ms, checked_ms, opened_origins) "
-            "VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (project) DO UPDATE SET state = excluded.state, "
-            "etag = excluded.etag, serial = excluded.serial, fetched_ms = excluded.fetched_ms, "
-            "checked_ms = excluded.checked_ms, opened_origins = excluded.opened_origins",
-            row.project, row.state, row.etag, row.serial, row.fetched_ms, row.checked_ms,
+            "INSERT INTO page_view (project, upstream, state, etag, serial, fetched_ms, checked_ms, opened_origins) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (project) DO UPDATE SET "
+            "upstream = excluded.upstream, state = excluded.state, etag = excluded.etag, serial = excluded.serial, "
+            "fetched_ms = excluded.fetched_ms, checked_ms = excluded.checked_ms, opened_origins = excluded.opened_origins",
+            row.project, row.upstream, row.state, row.etag, row.serial, row.fetched_ms, row.checked_ms,
             msgspec.json.encode(row.opened_origins).decode(),
         )  # fmt: skip
         await self._db.execute(
