@@ -88,11 +88,16 @@ class Home:
         return file
 
     def read(self, name: str) -> Any:
-        """What `write` put there; None when there is nothing, or nothing that can be read."""
+        """What `write` put there; None when there is nothing. Raises NeededIsMissing when it cannot be read."""
+        file = self.folder / name
         try:
-            return json.loads((self.folder / name).read_bytes())
-        except (OSError, ValueError):
+            return json.loads(file.read_bytes())
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            raise NeededIsMissing(
+                f"{file} is damaged: {error}", hint="restore it, or start another stack with --home DIR"
+            ) from error
 
     def write(self, name: str, value: object) -> None:
         """Keep `value` as JSON under `name`: whole or not at all."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import secrets
 import socket
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields
 from typing import Final
+
+import msgspec
 
 from matrix_pypi_bot.devstack.home import Home
 from matrix_pypi_bot.process.command_line import NeededIsMissing
@@ -51,17 +52,23 @@ def cannot_listen(host: str, port: int) -> OSError | None:
 
 def kept_ports(home: Home, org: str, *, avoid: Collection[int], probe: Probe = cannot_listen) -> OrgPorts:
     """The ports of `org`: those kept in `home`, else free ones, chosen now and kept."""
-    kept = home.read("ports.json")
-    if isinstance(kept, dict) and org in kept:
-        with contextlib.suppress(TypeError):
-            return OrgPorts(**{name: int(port) for name, port in kept[org].items()})
+    kept = home.read("ports.json") or {}
+    if org in kept:
+        try:
+            return msgspec.convert(kept[org], OrgPorts)
+        except msgspec.ValidationError as error:
+            # Never chosen anew: the homeserver's database is bound to its name, and its name holds a port.
+            raise NeededIsMissing(
+                f"{home.folder}/ports.json is damaged: {error}",
+                hint="restore it, or start another stack with --home DIR",
+            ) from error
     taken = {*avoid}
     chosen = {}
     for field in fields(OrgPorts):
         chosen[field.name] = _free_port(taken, probe)
         taken.add(chosen[field.name])
     ports = OrgPorts(**chosen)
-    home.write("ports.json", {**(kept if isinstance(kept, dict) else {}), org: asdict(ports)})
+    home.write("ports.json", {**kept, org: asdict(ports)})
     return ports
 
 
@@ -80,12 +87,15 @@ def check_frontend(host: str, port: int, *, probe: Probe = cannot_listen) -> Non
     raise NeededIsMissing(f"cannot listen on {where}: {error.strerror or error}", hint="look at --host and --port")
 
 
-def check_kept(ports: OrgPorts, home: Home, *, probe: Probe = cannot_listen) -> None:
-    """Raises NeededIsMissing when one of the kept ports has been taken by somebody else."""
+def check_kept(ports: OrgPorts, home: Home, *, frontend: int, probe: Probe = cannot_listen) -> None:
+    """Raises NeededIsMissing when one of the kept ports has been taken by somebody else, or was asked for as the `frontend`'s."""
     for name, port in asdict(ports).items():
+        purpose = f"port {port} on {LOOPBACK}, which this stack uses for {name}"
+        if port == frontend:
+            raise NeededIsMissing(f"{purpose}, cannot be the frontend's too", hint="take another: --port 8080")
         if probe(LOOPBACK, port) is not None:
             raise NeededIsMissing(
-                f"port {port} on {LOOPBACK}, which this stack uses for {name}, is taken",
+                f"{purpose}, is taken",
                 hint=f"stop what listens there, or start another stack with --home DIR (the ports are in {home.folder}/ports.json)",
             )
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-from matrix_pypi_bot.wire.problems import clean_line
-
 _REFRESH_SECONDS: Final = 0.1
+_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")  # ends of logs are shown here, and spaces are kept
 
 
 class Progress:
@@ -40,7 +40,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """One line, above the changing one."""
-        text = clean_line(line, 2_000)
+        text = _UNPRINTABLE.sub(" ", line)
         if self._live is not None:
             self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -62,10 +63,11 @@ def prepare(options: Options, environ: Mapping[str, str] = os.environ) -> Prepar
     home = Home(options.home.expanduser().absolute())
     lock = home.lock()
     home.stack_file.unlink(missing_ok=True)
-    stop_leftovers(home.read("pids.json"), say=_say)
+    with contextlib.suppress(NeededIsMissing):  # damaged: then there is nobody to look for
+        stop_leftovers(home.read("pids.json"), say=_say)
     check_frontend(options.host, options.port)
     ports = kept_ports(home, ORG, avoid=(options.port,))
-    check_kept(ports, home)
+    check_kept(ports, home, frontend=options.port)
     plan = OrgPlan(
         name=ORG,
         home=home.org(ORG),
