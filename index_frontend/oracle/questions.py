@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -16,7 +16,15 @@ from index_frontend.oracle.link import BotAway, BotBroken, BotLink
 from index_frontend.oracle.memory import Memory
 from index_frontend.oracle.pulse import Pulse
 from matrix_pypi_bot.wire.messages import Decision
-from matrix_pypi_bot.wire.names import FilePath, ProjectName, candidate_projects, file_path
+from matrix_pypi_bot.wire.names import (
+    FileName,
+    FilePath,
+    InvalidName,
+    ProjectName,
+    candidate_projects,
+    file_path,
+    project_and_version,
+)
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 PAGE_ABSENCE_SECONDS: Final = 10.0
@@ -113,7 +121,7 @@ class Questions:
     async def _from_candidates(self, path: FilePath) -> Decision:
         text, key = file_path(path.address, path.file), key_of(path)
         epoch, heard = self._memory.epoch, self._memory.heard
-        for project in candidate_projects(path.file):
+        for project in _projects_of(path.file):
             try:
                 with self._feeling_the_pulse():
                     decision = await self._link.decision(project, path.file, text)
@@ -143,3 +151,11 @@ class Questions:
             self._pulse.is_away = False
             raise
         self._pulse.is_away = False
+
+
+def _projects_of(file: FileName) -> tuple[ProjectName, ...]:
+    """Whose file it may be. A wheel's name says it; asking about other projects would only make the bot ask upstream for nothing."""
+    if file.endswith(".whl"):
+        with suppress(InvalidName):
+            return (project_and_version(file)[0],)
+    return candidate_projects(file)
