@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Final, NewType
 
-from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+from webob.acceptparse import AcceptValidHeader, create_accept_encoding_header, create_accept_header
 
-with warnings.catch_warnings():
-    # webob.compat imports the standard library's `cgi`, which warns since Python 3.11 (PEP 594). Nothing of it is used here.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from webob.acceptparse import AcceptValidHeader, create_accept_encoding_header, create_accept_header
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 MediaType = NewType("MediaType", str)
 """A content type that pages are served in, one of `JSON`, `HTML` and `TEXT`."""
