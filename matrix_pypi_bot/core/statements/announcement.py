@@ -40,9 +40,6 @@ class Announcement(Chained, frozen=True, kw_only=True):
     profile: Literal["unixfs-v1-2025"]
     expires: Instant
 
-    def about_project(self) -> str | None:
-        return None
-
     def check_names(self, subjects: tuple[Subject, ...]) -> None:
         check_name_subject(subjects, self.signer.org)
 

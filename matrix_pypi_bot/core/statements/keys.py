@@ -16,7 +16,6 @@ from matrix_pypi_bot.core.statements.common import (
     HexKey,
     Predicate,
     Reason,
-    SignedBy,
     Subject,
     Text,
     check_name_subject,
@@ -89,12 +88,6 @@ class Manifest(Predicate, frozen=True, kw_only=True):
             raise ValueError("the threshold is above the number of roots")
         if not self.issued < self.expires <= self.issued + MAX_MANIFEST_SECONDS:
             raise ValueError("a manifest expires within 90 days")
-
-    def signed_by(self) -> SignedBy | None:
-        return None
-
-    def about_project(self) -> str | None:
-        return None
 
     def check_names(self, subjects: tuple[Subject, ...]) -> None:
         check_name_subject(subjects, self.org)
