@@ -91,7 +91,7 @@ class Dispatcher:
         points at this machine must not let his page in a browser read what is here.
         """
         hosts = request.headers.getall("Host", ())
-        if len(hosts) != 1 and (hosts or request.version >= (1, 1)):
+        if len(hosts) != 1 and (hosts or request.version != (1, 0)):  # HTTP/0.9 has no headers, and no business here
             raise Problem("matrix-pypi: a request has exactly one Host", code=ProblemCode.BAD_REQUEST)
         if self._allowed_hosts and _without_port(hosts[0] if hosts else "") not in self._allowed_hosts:
             raise Problem("matrix-pypi: no index is served under this host name", code=ProblemCode.MISDIRECTED)
@@ -102,6 +102,7 @@ def _redirect(target: str, query: str) -> web.Response:
     headers = {
         "Location": f"{target}?{query}" if query else target,
         "Cache-Control": f"public, max-age={_REDIRECT_SECONDS}",
+        "Content-Length": "0",
         "Server": SERVER,
     }
     return web.Response(status=308, headers=headers)
