@@ -285,6 +285,10 @@ class Mail(Protocol):
 
     async def read(self, n: int) -> None: ...
 
+    async def forget(self, n: int) -> None:
+        """Drops an event that is none of our business now, as if it had never come: received again, it is new."""
+        ...
+
     async def unreadable(self, n: int, problem: str) -> None:
         """Puts away an event that could not be worked off: kept, never unread again."""
         ...

@@ -32,6 +32,7 @@ class HomeserverRefused(Problem):
     def __init__(self, status: int, errcode: str, message: str, *, what: str) -> None:
         self.status = status
         self.errcode = clean_line(errcode, 60)
+        self._message = message
         super().__init__(
             f"the homeserver refused to {what}: {status} {self.errcode} {clean_line(message, 160)}".strip()
         )
@@ -114,6 +115,10 @@ class HomeserverLink(Protocol):
 
     async def introduce(self) -> str:
         """Our bot user exists; its user id as the homeserver sees it."""
+        ...
+
+    async def set_name(self) -> None:
+        """The bot has its display name."""
         ...
 
     async def ping(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -29,7 +30,10 @@ class TooManyRooms(Problem):
 
 
 class Rooms:
-    """Finds and makes rooms by their key (`trust`, `space`, `space:<letter>`, `project:<name>`). Must be made in a running loop."""
+    """Finds and makes rooms by their key (`trust`, `space`, `space:<letter>`, `project:<name>`). Must be made in a running loop.
+
+    `on_found(key)` hears of a room that was there before we knew it: something may have been said in it.
+    """
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class Rooms:
         server_name: str,
         bot_mxid: str,
         max_created_per_minute: int,
+        on_found: Callable[[str], None] = lambda key: None,
     ) -> None:
         self._store = store
         self._homeserver = homeserver
@@ -47,6 +52,7 @@ class Rooms:
         self._server = server_name
         self._bot = bot_mxid
         self._limiter = AsyncLimiter(max_created_per_minute, 60)
+        self._on_found = on_found
         self._flights: Flights[RoomRow] = Flights()
         self._may_publish = True
 
@@ -106,16 +112,19 @@ class Rooms:
         return plan_room(key, server=self._server, bot=self._bot)
 
     async def _make(self, key: str, keep_free: float) -> RoomRow:
-        plan = self._plan(key)
+        plan, found = self._plan(key), False
         try:
             room_id = await self._create(plan, keep_free)
         except HomeserverRefused as refusal:
             if not refusal.alias_taken:
                 raise
-            room_id = await self._adopt(plan, keep_free)
+            room_id, found = await self._adopt(plan, keep_free), True
         await self._complete(plan, room_id)
         await self._publish(room_id)
-        return await self._keep(plan, room_id)
+        row = await self._keep(plan, room_id)
+        if found:
+            self._on_found(key)
+        return row
 
     async def _create(self, plan: Plan, keep_free: float) -> str:
         rate = self._limiter.max_rate

@@ -70,6 +70,15 @@ async def test_an_event_once_read_stays_read_even_when_it_is_delivered_again(sto
         assert [row.event_id for row in await t.mail.unread(10)] == ["$b"]
 
 
+async def test_an_event_that_was_forgotten_is_new_when_it_comes_again(store: Store) -> None:
+    async with store.transaction() as t:
+        await t.mail.receive("1", [("$a", "!r", b"A"), ("$b", "!r", b"B")], 10)
+        [a, _] = await t.mail.unread(10)
+        await t.mail.forget(a.n)
+        assert await t.mail.receive("2", [("$a", "!r", b"A"), ("$b", "!r", b"B")], 11) == 1
+        assert [row.event_id for row in await t.mail.unread(10)] == ["$b", "$a"]
+
+
 async def test_an_event_that_cannot_be_worked_off_is_put_away_and_counted(store: Store) -> None:
     async with store.transaction() as t:
         await t.mail.receive("1", [("$poison", "!r", b"P"), ("$b", "!r", b"B")], 10)

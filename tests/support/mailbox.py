@@ -51,6 +51,9 @@ class MemoryMail:
     async def read(self, n: int) -> None:
         del self.inbox[n]
 
+    async def forget(self, n: int) -> None:
+        self.seen.discard(self.inbox.pop(n).event_id)
+
     async def unreadable(self, n: int, problem: str) -> None:
         self.problems[n] = problem
 

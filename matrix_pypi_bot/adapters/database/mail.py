@@ -88,6 +88,9 @@ class MailTables:
     async def read(self, n: int) -> None:
         await self._db.execute("UPDATE inbox SET raw = NULL WHERE n = $1", n)
 
+    async def forget(self, n: int) -> None:
+        await self._db.execute("DELETE FROM inbox WHERE n = $1", n)
+
     async def unreadable(self, n: int, problem: str) -> None:
         text = clean_line(problem, MAX_ERROR_CHARACTERS)
         await self._db.execute("UPDATE inbox SET problem = $2 WHERE n = $1", n, text)

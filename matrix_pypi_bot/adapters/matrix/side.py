@@ -1,0 +1,183 @@
+"""Everything that has to do with Matrix, put together: what the composition root starts, asks and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from matrix_pypi_bot.adapters.matrix.appservice import Appservice
+from matrix_pypi_bot.adapters.matrix.client import MautrixHomeserver
+from matrix_pypi_bot.adapters.matrix.transaction import storable
+from matrix_pypi_bot.core.signers import Keyid, Keys
+from matrix_pypi_bot.ports import SPACE_ROOM, TRUST_ROOM, Clock, Store
+from matrix_pypi_bot.services.alias_queries import AliasQueries
+from matrix_pypi_bot.services.homeserver import JsonObject
+from matrix_pypi_bot.services.ingest import Ingest
+from matrix_pypi_bot.services.invitations import Invitations
+from matrix_pypi_bot.services.link import HEARTBEAT_SECONDS, Link
+from matrix_pypi_bot.services.own import Own
+from matrix_pypi_bot.services.postman import Postman
+from matrix_pypi_bot.services.reconcile import Reconciler
+from matrix_pypi_bot.services.rooms import Rooms
+from matrix_pypi_bot.wire.names import ProjectName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixSettings:
+    """What the configuration says about Matrix; tokens are the contents of their files. `host` and `port` are where we listen."""
+
+    address: str
+    server_name: str
+    host: str
+    port: int
+    id: str
+    bot_localpart: str
+    as_token: str
+    hs_token: str
+    max_body_bytes: int
+    max_created_per_minute: int
+    reconcile_seconds: float
+    display_name: str = "Matrix-PyPI"
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+
+    @property
+    def bot_mxid(self) -> str:
+        """The bot's user id."""
+        return f"@{self.bot_localpart}:{self.server_name}"
+
+
+class MatrixSide:
+    """The Matrix half of the bot, a `ports.Postman`. Made in a running loop:
+
+    ```
+    side = MatrixSide(settings, store=store, clock=clock, keys=lambda: ring.keys, own_keyids=..., project_exists=...)
+    life.on_stop("appservice", side.stop)
+    await side.start()                    # listens; raises Problem when the port is taken
+    life.task("matrix", side.run())       # raises Misregistered when the homeserver does not know us
+    ```
+    `keys()` gives the keys known now, roots included; `own_keyids()` those that sign in this organisation's name.
+    `project_exists(name)` tells whether upstream or the ledger knows a project, and may raise Problem. `on_statement(project)` is
+    called after something new about a project was kept. `ready` is True while the homeserver accepts us, reaches us, and the trust
+    room and the Space are there; installers do not depend on it. After queueing mail call `poke()`.
+    """
+
+    def __init__(
+        self,
+        settings: MatrixSettings,
+        *,
+        store: Store,
+        clock: Clock,
+        keys: Callable[[], Keys],
+        own_keyids: Callable[[], frozenset[Keyid]],
+        project_exists: Callable[[ProjectName], Awaitable[bool]],
+        on_statement: Callable[[ProjectName], None] = lambda project: None,
+    ) -> None:
+        self._settings = settings
+        server, bot = settings.server_name, settings.bot_mxid
+        self._appservice = Appservice(
+            address=settings.address,
+            server_name=server,
+            bot_localpart=settings.bot_localpart,
+            id=settings.id,
+            as_token=settings.as_token,
+            hs_token=settings.hs_token,
+            max_body_bytes=settings.max_body_bytes,
+            receive=lambda txn_id, events: self._ingest.receive(txn_id, events),
+            answer_alias=lambda alias: self._queries.answer(alias),
+            on_refused=lambda: self._link.ping_again(),
+            is_ready=lambda: self.ready,
+        )
+        homeserver = MautrixHomeserver(self._appservice, display_name=settings.display_name)
+        own = Own(mxid=bot, keyids=own_keyids)
+        self._rooms = Rooms(
+            store=store,
+            homeserver=homeserver,
+            clock=clock,
+            server_name=server,
+            bot_mxid=bot,
+            max_created_per_minute=settings.max_created_per_minute,
+            on_found=lambda key: self._reconciler.request(key),
+        )
+        self._queries = AliasQueries(self._rooms, project_exists, server_name=server)
+        self._postman = Postman(store=store, homeserver=homeserver, rooms=self._rooms)
+        self._invitations = Invitations(homeserver, server_name=server)
+        self._reconciler = Reconciler(
+            store=store,
+            homeserver=homeserver,
+            rooms=self._rooms,
+            own=own,
+            receive=self._receive_state,
+            every_seconds=settings.reconcile_seconds,
+        )
+        self._ingest = Ingest(
+            store=store,
+            clock=clock,
+            keys=keys,
+            own=own,
+            on_statement=on_statement,
+            on_constitution=self._reconciler.request,
+            on_invited=self._invitations.turn_down,
+        )
+        self._link = Link(
+            homeserver, bot_mxid=bot, on_up=self._homeserver_is_there, heartbeat_seconds=settings.heartbeat_seconds
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether Matrix is all there; see the class."""
+        return self._link.ready
+
+    @property
+    def figures(self) -> Mapping[str, int]:
+        """How many events had which outcome since the start, e.g. `{"OK": 12, "E_SIG": 1, "malformed": 0}`."""
+        return {**self._ingest.outcomes, "malformed": self._appservice.malformed_events}
+
+    def poke(self) -> None:
+        """See `ports.Postman.poke`."""
+        self._postman.poke()
+
+    def reconcile(self) -> None:
+        """Have all rooms read again soon."""
+        self._reconciler.request()
+
+    async def room_id(self, key: str) -> str | None:
+        """The id of a room that exists, by its key (`ports.TRUST_ROOM`, `project:<name>`, ...). Raises StoreAway."""
+        row = await self._rooms.known(key)
+        return row.room_id if row else None
+
+    async def start(self) -> None:
+        """The homeserver's deliveries are taken and kept from now on. Raises Problem when the address cannot be had."""
+        await self._appservice.listen(self._settings.host, self._settings.port)
+
+    async def run(self) -> None:
+        """Does the work until cancelled. Raises Misregistered when the homeserver, once there, does not accept us."""
+        parts = (self._ingest, self._postman, self._reconciler, self._invitations, self._link)
+        tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def stop(self) -> None:
+        """Nothing is taken any more; what was taken stays in the inbox."""
+        await self._queries.stop()
+        await self._rooms.stop()
+        with contextlib.suppress(OSError):
+            await self._appservice.close()
+
+    async def _homeserver_is_there(self) -> None:
+        self._postman.retry_now()
+        self._reconciler.request()
+        for key in (TRUST_ROOM, SPACE_ROOM):
+            await self._rooms.ensure(key)
+        self._postman.poke()  # new rooms are listed by mail
+
+    async def _receive_state(self, txn_id: str, events: Sequence[JsonObject]) -> None:
+        triples = [triple for event in events if (triple := storable(event)) is not None]
+        await self._ingest.receive(txn_id, triples)

@@ -1,0 +1,248 @@
+"""The inbox, worked off in order: every statement is checked, kept for ever and marked as seen; everything else is counted.
+
+What an event causes and that it was read become durable together, so a crash repeats an event or does not, and loses none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from matrix_pypi_bot.core.events import HEAD_EVENT_TYPE, Checked, check_event
+from matrix_pypi_bot.core.rejected import Rejected
+from matrix_pypi_bot.core.signers import Keys
+from matrix_pypi_bot.core.statements.attestation import Attestation
+from matrix_pypi_bot.core.statements.common import EVENT_PREFIX, Chained
+from matrix_pypi_bot.core.statements.withdrawal import Withdrawal
+from matrix_pypi_bot.ports import (
+    PROJECT_ROOM,
+    TRUST_ROOM,
+    Clock,
+    EnvelopeRow,
+    InboxRow,
+    RoomRow,
+    Store,
+    StoreAway,
+    Transaction,
+)
+from matrix_pypi_bot.services.constitution import WATCHED
+from matrix_pypi_bot.services.homeserver import JsonObject
+from matrix_pypi_bot.services.own import REDACTED, Own, raise_alarm
+from matrix_pypi_bot.services.signing import envelope_json
+from matrix_pypi_bot.wire.names import FileName, ProjectName
+from matrix_pypi_bot.wire.problems import clean_line
+
+log = logging.getLogger(__name__)
+
+BATCH_EVENTS: Final = 50  # one commit for so many: each costs a sync of the disk
+STORE_PAUSE_SECONDS: Final = 1.0
+REDACTION: Final = "m.room.redaction"
+MEMBER: Final = "m.room.member"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What one event turned out to be. `outcome` is counted: `OK`, an error code, or what kind of other event it is."""
+
+    row: InboxRow
+    outcome: str
+    event: JsonObject = field(default_factory=dict)
+    room: RoomRow | None = None
+    checked: Checked | None = None
+
+
+class Ingest:
+    """The door by which everything from Matrix enters. Make it in a running loop and have `run()` run.
+
+    `keys()` are the keys known now; `on_statement(project)` hears, after the commit, of projects about which something new was kept;
+    `on_constitution(room key)` of rooms whose constitution may have changed; `on_invited(room id)` of invitations.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        keys: Callable[[], Keys],
+        own: Own,
+        on_statement: Callable[[ProjectName], None],
+        on_constitution: Callable[[str], None],
+        on_invited: Callable[[str], None],
+    ) -> None:
+        self.outcomes: collections.Counter[str] = collections.Counter()
+        self._store = store
+        self._clock = clock
+        self._keys = keys
+        self._own = own
+        self._on_statement = on_statement
+        self._on_constitution = on_constitution
+        self._on_invited = on_invited
+        self._wake = asyncio.Event()
+
+    async def receive(self, txn_id: str, events: list[tuple[str, str, bytes]]) -> None:
+        """Returns when the events, (id, room id, raw JSON), are in the database. Raises StoreAway."""
+        if events:
+            async with self._store.transaction() as t:
+                await t.mail.receive(txn_id, events, self._clock.now_ms())
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Works the inbox off whenever there is something in it, until cancelled."""
+        self._wake.set()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Returns when nothing is unread any more, however long the database takes to be there."""
+        while True:
+            try:
+                rows, rooms = await self._unread()
+                if not rows:
+                    return
+                await self._work_off([self._look(row, rooms.get(row.room_id)) for row in rows])
+            except StoreAway as problem:
+                log.warning("inbox must wait", extra={"reason": problem.detail, "retry_seconds": STORE_PAUSE_SECONDS})
+                await asyncio.sleep(STORE_PAUSE_SECONDS)
+
+    async def _unread(self) -> tuple[Sequence[InboxRow], dict[str, RoomRow | None]]:
+        async with self._store.transaction() as t:
+            rows = await t.mail.unread(BATCH_EVENTS)
+            return rows, {room_id: await t.mail.room_by_id(room_id) for room_id in {row.room_id for row in rows}}
+
+    async def _work_off(self, findings: Sequence[Finding]) -> None:
+        """All in one transaction; when that fails, one by one, so that only what cannot be worked off is put away."""
+        try:
+            await self._commit(findings)
+        except StoreAway:
+            raise
+        except Exception as error:
+            if len(findings) > 1:
+                for finding in findings:
+                    await self._work_off([finding])
+                return
+            await self._put_away(findings[0].row, error)
+
+    async def _commit(self, findings: Sequence[Finding]) -> None:
+        news: set[int] = set()
+        async with self._store.transaction() as t:
+            for finding in findings:
+                if await self._effect(t, finding):
+                    news.add(finding.row.n)
+                # Of a room that is not ours (yet: it may be found again after our database was lost) nothing is remembered,
+                # so that what its state holds is new when the room is read.
+                await (t.mail.forget if finding.room is None else t.mail.read)(finding.row.n)
+        for finding in findings:
+            self._tell(finding, new=finding.row.n in news)
+
+    async def _put_away(self, row: InboxRow, error: Exception) -> None:
+        log.error("event could not be worked off, put away", extra={"event_id": row.event_id}, exc_info=error)
+        self.outcomes["unreadable"] += 1
+        async with self._store.transaction() as t:
+            await t.mail.unreadable(row.n, f"{type(error).__name__}: {error}")
+
+    def _look(self, row: InboxRow, room: RoomRow | None) -> Finding:
+        """What the event is. Total: nothing that arrives makes it raise."""
+        try:
+            event = json.loads(row.raw)
+            return self._finding(row, room, event if isinstance(event, dict) else {})
+        except (ValueError, RecursionError) as error:
+            return Finding(row=row, outcome=f"unreadable {type(error).__name__}", room=room)
+
+    def _finding(self, row: InboxRow, room: RoomRow | None, event: JsonObject) -> Finding:
+        type = event.get("type")
+        if room is None:
+            invited = type == MEMBER and event.get("state_key") == self._own.mxid and _membership(event) == "invite"
+            return Finding(row=row, outcome="invitation" if invited else "elsewhere", event=event)
+        if not isinstance(type, str) or not type.startswith(EVENT_PREFIX) or type == HEAD_EVENT_TYPE:
+            return Finding(row=row, outcome="other", event=event, room=room)
+        if not room.key.startswith(PROJECT_ROOM) and room.key != TRUST_ROOM:
+            return Finding(row=row, outcome="other", event=event, room=room)
+        try:
+            checked = check_event(event, _project(room), self._keys())
+        except Rejected as rejected:
+            return Finding(row=row, outcome=rejected.code, event=event, room=room)
+        return Finding(row=row, outcome="OK", event=event, room=room, checked=checked)
+
+    async def _effect(self, t: Transaction, finding: Finding) -> bool:
+        """Keeps what is to be kept; whether it was new."""
+        if finding.checked is None or finding.room is None:
+            await self._watch_redaction(t, finding)
+            return False
+        row = ledger_row(finding.checked, via="room", at_ms=self._clock.now_ms())
+        if row.keyid in self._own.keyids() and await t.ledger.envelope(row.id) is None:
+            # Somebody has our key, or another process signs with it, or our database was lost. It counts like anybody's.
+            raise_alarm("own key alarm", finding.room.key, finding.event, statement=row.id)
+        new = await t.ledger.keep(row)
+        await t.ledger.sighted(
+            row.id,
+            room_id=finding.row.room_id,
+            event_id=finding.row.event_id,
+            sender=clean_line(str(finding.event.get("sender")), 255),
+            at_ms=row.first_seen_ms,
+        )
+        return new
+
+    async def _watch_redaction(self, t: Transaction, finding: Finding) -> None:
+        event, room = finding.event, finding.room
+        if room is None or event.get("type") != REDACTION:
+            return
+        content = event.get("content")
+        target = content.get("redacts") if isinstance(content, dict) else None
+        target = target or event.get("redacts")  # room versions below 11 have it beside the content
+        if isinstance(target, str) and (ours := await t.mail.sent_as(clean_line(target, 255))) is not None:
+            raise_alarm(REDACTED, room.key, event, redacted=clean_line(target, 255), redacted_type=ours.type)
+
+    def _tell(self, finding: Finding, *, new: bool) -> None:
+        self.outcomes[finding.outcome] += 1
+        room, event = finding.room, finding.event
+        if finding.outcome == "invitation":
+            self._on_invited(finding.row.room_id)
+        if room is None:
+            return
+        if event.get("type") in WATCHED and event.get("state_key") == "":
+            self._on_constitution(room.key)
+        if alarm := self._own.slot_alarm(event):
+            raise_alarm(alarm, room.key, event)
+        if finding.checked is not None and new and (project := _project(room)) is not None:
+            self._on_statement(project)
+        log.debug("event read", extra={"room": room.key, "event_id": finding.row.event_id, "outcome": finding.outcome})
+
+
+def ledger_row(checked: Checked, *, via: str, at_ms: int) -> EnvelopeRow:
+    """The ledger's row of a statement that passed every check."""
+    statement, predicate = checked.statement, checked.statement.predicate
+    project = predicate.about_project()
+    file: str | None = None
+    if isinstance(predicate, Attestation):
+        file = statement.subject.name
+    elif isinstance(predicate, Withdrawal):
+        file = predicate.file
+    return EnvelopeRow(
+        id=statement.id,
+        kind=predicate.NAME,
+        project=ProjectName(project) if project else None,
+        file=FileName(file) if file else None,
+        sha256=statement.subject.sha256,
+        keyid=checked.key.keyid,
+        org=checked.key.org,
+        seq=predicate.seq if isinstance(predicate, Chained) else None,
+        envelope=envelope_json(checked.envelope),
+        first_seen_ms=at_ms,
+        via=via,
+    )
+
+
+def _project(room: RoomRow) -> ProjectName | None:
+    return ProjectName(room.key.removeprefix(PROJECT_ROOM)) if room.key.startswith(PROJECT_ROOM) else None
+
+
+def _membership(event: JsonObject) -> Any:
+    content = event.get("content")
+    return content.get("membership") if isinstance(content, dict) else None
