@@ -26,9 +26,7 @@ def ratio(
     name: str, ours: Callable[[], object], theirs: Callable[[], object], *, goal: str, rounds: int = ROUNDS
 ) -> None:
     """Prints how many times as fast `ours` is as `theirs`: median over the rounds, and the range."""
-    found = []
-    for _ in range(rounds):
-        found.append(_seconds(theirs) / _seconds(ours))
+    found = [_seconds(theirs) / _seconds(ours) for _ in range(rounds)]
     print(
         f"{name:<58} {statistics.median(found):6.2f}  ({min(found):.2f} to {max(found):.2f})  goal {goal}", flush=True
     )
