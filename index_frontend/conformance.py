@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from index_frontend.pages.negotiate import NotAcceptable, negotiate
 from index_frontend.ranges import answer_range
@@ -41,10 +41,14 @@ def _negotiate(question: dict[str, Any]) -> dict[str, Any]:
 
 def _range(question: dict[str, Any]) -> dict[str, Any]:
     header, size = question.get("header"), question.get("size")
-    if not isinstance(header, str | None) or not isinstance(size, int) or not 0 <= size < _MAX_SIZE:
+    if not isinstance(header, str | None) or not _is_size(size):
         return {"error": "header is a string or null, size a number of bytes"}
     answer = answer_range(header, size)
     return {"status": answer.status, "start": answer.start, "end": answer.end}
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MAX_SIZE
 
 
 _OPS: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {"negotiate": _negotiate, "range": _range}

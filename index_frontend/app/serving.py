@@ -11,17 +11,15 @@ from aiohttp import web
 
 from index_frontend.handlers.connection import Server
 from index_frontend.handlers.middleware import Handler
-from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+from matrix_pypi_bot.process.command_line import NeededIsMissing
 
 # After the signal: answers under way may end in this time. aiohttp waits for it twice, the second time for those that it cut.
 GRACE_SECONDS: Final = 2.5
 _BACKLOG: Final = 1_024
 
 
-class CannotListen(Problem):
+class CannotListen(NeededIsMissing):
     """The address is taken, not ours, or not to be had."""
-
-    code = ProblemCode.CONFIGURATION
 
     def __init__(self, host: str, port: int, error: OSError) -> None:
         taken = error.errno == errno.EADDRINUSE

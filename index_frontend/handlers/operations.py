@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -63,10 +63,10 @@ class Metrics:
 
 
 class Operations:
-    """`/healthz`, `/readyz`, `/metrics`. `missing()` names what is not there yet, None when all is."""
+    """`/healthz`, `/readyz`, `/metrics`. `missing()` names what is not there now, None when all is."""
 
     def __init__(
-        self, metrics: Metrics, *, missing: Callable[[], str | None], stream_is_live: Callable[[], bool]
+        self, metrics: Metrics, *, missing: Callable[[], Awaitable[str | None]], stream_is_live: Callable[[], bool]
     ) -> None:
         self._metrics = metrics
         self._missing = missing
@@ -77,7 +77,7 @@ class Operations:
         if name == "metrics":
             body = self._metrics.written(stream_is_live=self._stream_is_live())
             return _text(body, _METRICS_TYPE)
-        if name == "readyz" and (missing := self._missing()) is not None:
+        if name == "readyz" and (missing := await self._missing()) is not None:
             raise NotReady(f"matrix-pypi: not ready: {missing}")
         return _text(b"ok\n", "text/plain; charset=utf-8")
 

@@ -97,13 +97,15 @@ class Lifecycle:
             self._failed.set_exception(error)
 
 
-def run_until_signal(main: Callable[[], Coroutine[Any, Any, None]], *, stop_seconds: float = STOP_SECONDS) -> None:
-    """Run `main()` on a new event loop (uvloop's where installed) until it ends, or SIGTERM or SIGINT comes.
+def run_until_signal(
+    main: Callable[[], Coroutine[Any, Any, None]], *, stop_seconds: float = STOP_SECONDS, prefer_uvloop: bool = True
+) -> None:
+    """Run `main()` on a new event loop (uvloop's where installed and preferred) until it ends, or SIGTERM or SIGINT comes.
 
     A signal cancels it and gives it `stop_seconds` to clean up; then the process is ended hard, with status 1, so that nobody waits
     for ever. Returns normally after a signal; raises what `main()` raises of its own.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory() if prefer_uvloop else None) as runner:
         runner.run(_until_signal(main, stop_seconds))
 
 

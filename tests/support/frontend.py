@@ -81,7 +81,11 @@ async def running(
         stack.push_async_callback(_ended, follow)
         shelf, root, metrics = Shelf(32 << 20), RootHandler(oracle), Metrics()
         stack.push_async_callback(shelf.close)
-        operations = Operations(metrics, missing=lambda: missing, stream_is_live=lambda: oracle.pulse.is_live)
+
+        async def is_missing() -> str | None:
+            return missing
+
+        operations = Operations(metrics, missing=is_missing, stream_is_live=lambda: oracle.pulse.is_live)
         dispatcher = Dispatcher(
             pages=PageHandler(oracle, shelf),
             root=root,

@@ -1,0 +1,86 @@
+"""COMPOSITION ROOT: the only place that knows all parts of the frontend."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from index_frontend.app.readiness import Readiness
+from index_frontend.app.serving import GRACE_SECONDS, listening
+from index_frontend.config import Settings
+from index_frontend.fill import Fills, Reporter
+from index_frontend.handlers import Dispatcher
+from index_frontend.handlers.files import FileHandler
+from index_frontend.handlers.index import PageHandler
+from index_frontend.handlers.operations import Metrics, Operations
+from index_frontend.handlers.root import RootHandler
+from index_frontend.oracle import BotOracle, HttpBot
+from index_frontend.shelf import Shelf
+from index_frontend.storage.filestore import FileStore, open_filestore
+from index_frontend.upstream import UpstreamSource
+from matrix_pypi_bot import __version__
+from matrix_pypi_bot.process.lifecycle import Lifecycle
+from matrix_pypi_bot.process.outbound import Outbound
+from matrix_pypi_bot.process.secret_files import read_secret
+
+log = logging.getLogger(__name__)
+
+TOKEN_HINT: Final = "it is the bot's api.token_file; the bot makes it when it starts"  # noqa: S105 - no secret
+
+
+async def serve(settings: Settings, *, shares_port: bool = False) -> None:
+    """Serve until cancelled. Raises Problem when a part cannot begin, whatever a background task raised when one ends."""
+    async with Lifecycle() as life:
+        oracle = await _enter_oracle(life, settings)
+        store = await life.enter("store", open_filestore(settings.storage.folder))
+        reporter = Reporter(store, oracle)
+        fills = _fills(life, settings, store, oracle, reporter)
+        # Half of the bound is for documents as the bot sent them, half for what was made of them.
+        shelf, root = Shelf(settings.storage.memory_bytes // 2), RootHandler(oracle)
+        life.on_stop("shelf", shelf.close)
+        life.on_stop("root index", root.close)
+        metrics = Metrics()
+        readiness = Readiness(oracle.pulse, store)
+        dispatcher = Dispatcher(
+            pages=PageHandler(oracle, shelf),
+            root=root,
+            files=FileHandler(oracle, store, fills, reporter, max_file_bytes=settings.upstream.max_file_bytes),
+            operations=Operations(metrics, missing=readiness.missing, stream_is_live=lambda: oracle.pulse.is_live),
+            metrics=metrics,
+            allowed_hosts=settings.listen.allowed_hosts,
+        )
+        life.task("change stream", oracle.follow())
+        life.task("reports", reporter.run())
+        address = settings.listen
+        listener = listening(dispatcher, address.host, address.port, shared=shares_port)
+        port = await life.enter("http", listener, stop_seconds=2 * GRACE_SECONDS + 0.5)
+        log.info("serving", extra={"host": address.host, "port": port})
+        await life.forever()
+
+
+async def _enter_oracle(life: Lifecycle, settings: Settings) -> BotOracle:
+    url = settings.oracle.url
+    link = HttpBot(url.base_url, read_secret(settings.oracle.token_file, hint=TOKEN_HINT), socket_path=url.socket_path)
+    life.on_stop("bot link", link.close)
+    oracle = BotOracle(
+        link,
+        max_stale_seconds=settings.oracle.max_stale_seconds,
+        serve_when_down=settings.oracle.on_oracle_down == "serve",
+        memory_bytes=settings.storage.memory_bytes // 2,
+    )
+    life.on_stop("oracle", oracle.close)
+    return oracle
+
+
+def _fills(life: Lifecycle, settings: Settings, store: FileStore, oracle: BotOracle, reporter: Reporter) -> Fills:
+    upstream = settings.upstream
+    outbound = Outbound(
+        user_agent=f"matrix-pypi/{__version__}",
+        connect_timeout_seconds=upstream.connect_timeout_seconds,
+        read_timeout_seconds=upstream.read_timeout_seconds,
+        proxy=upstream.proxy,
+    )
+    life.on_stop("outbound", outbound.close)
+    fills = Fills(store, [UpstreamSource(outbound)], oracle, reporter)
+    life.on_stop("fills", fills.close)
+    return fills
