@@ -21,7 +21,8 @@ class Progress:
         self._waiting: set[str] = {*names}
         self._begun = time.monotonic()
         self._drawn = 0.0
-        self._live: Any = None  # rich.live.Live, once it has been imported: only for terminals
+        self._live: Any = None  # rich's, once it has been imported: only for terminals
+        self._spinner: Any = None
 
     def __enter__(self) -> Self:
         """The clock runs."""
@@ -68,9 +69,9 @@ class Progress:
 
         # Refreshed by hand: a thread of rich's would be running while children are forked.
         if self._live is None:
-            self._live = Live(Spinner("dots"), auto_refresh=False, transient=True)
+            self._spinner = Spinner("dots")
+            self._live = Live(self._spinner, auto_refresh=False, transient=True)
             self._live.start()
         waiting = ", ".join(name for name in self._names if name in self._waiting)
-        spinner = self._live.renderable
-        spinner.update(text=f"starting {waiting}  {self.seconds:.0f} s")
-        self._live.update(spinner, refresh=True)
+        self._spinner.update(text=f"starting {waiting}  {self.seconds:.0f} s")
+        self._live.refresh()

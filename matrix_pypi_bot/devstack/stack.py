@@ -186,11 +186,13 @@ class Stack:
             self._prepared.home.write("pids.json", [])
 
     def _start(self) -> None:
+        self._progress.say(f"starting homeserver, bot and frontend in {self._prepared.home.folder}")
         for name in ("homeserver", "bot"):
             self._supervisor.start(self._parts[name])
         self._wait("homeserver", "bot")
         # Last: whoever finds its port open finds everything else working.
         self._supervisor.start(self._parts["frontend"])
+        self._find_trust_room()  # already, while the frontend starts: the homeserver's first answer is slow
         self._wait("frontend", also=self._find_trust_room)
         self._write_stack_file()
 

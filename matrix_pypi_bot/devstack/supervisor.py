@@ -13,7 +13,7 @@ from matrix_pypi_bot.devstack.signals import Signals
 from matrix_pypi_bot.process.command_line import ExitCode, NeededIsMissing
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode, clean_line
 
-FIRST_PAUSE_SECONDS: Final = 1.0
+FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
 STEADY_SECONDS: Final = 60.0  # who lived this long starts with the first pause again
 STOP_SECONDS: Final = 8.0  # of the 10 that the contract gives, before what is left is killed
@@ -159,7 +159,7 @@ class Supervisor:
         hopeless = code in (ExitCode.USAGE, ExitCode.CONFIGURATION, ExitCode.UNREACHABLE)
         if starting and (hopeless or child.deaths >= MAX_DEATHS_AT_START):
             raise self._cannot_start(child, end, configuration=code == ExitCode.CONFIGURATION)
-        self._say(f"{child.part.name} {end}; starting it again in {pause:.0f} s (log: {child.part.log})")
+        self._say(f"{child.part.name} {end}; starting it again in {pause:g} s (log: {child.part.log})")
 
     def _pause(self, seconds: float) -> None:
         """Wait for a signal or for `seconds`. Raises Stopped."""

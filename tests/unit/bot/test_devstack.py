@@ -406,7 +406,7 @@ def test_a_child_that_dies_is_started_again_with_growing_pauses(world: World) ->
     first = world.supervisor.pids["bot"]
     os.kill(first, signal.SIGKILL)
     world.watch_until("is back")
-    assert world.lines[0] == f"bot was killed by SIGKILL; starting it again in 0 s (log: {world.folder}/bot.log)"
+    assert world.lines[0] == f"bot was killed by SIGKILL; starting it again in 0.05 s (log: {world.folder}/bot.log)"
     assert world.lines[1].startswith("bot is back after ")
     assert world.pids == [{"bot": first}, {"bot": world.supervisor.pids["bot"]}]
     child = world.supervisor._children[0]
