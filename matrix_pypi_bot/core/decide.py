@@ -115,9 +115,9 @@ def decide(evidence: Evidence, terms: Terms) -> Ruling:
             return _no("refuse", Rule.R2)
         case Absence.GONE:
             return _gone(evidence, terms)
-        case Absence.DOWN if evidence.accepted is not None:
-            return _down_with_memory(evidence, terms, evidence.accepted)
-        case Absence.DOWN:
+        case _:  # down
+            if evidence.accepted is not None:
+                return _down_with_memory(evidence, terms, evidence.accepted)
             return _down_without_memory(evidence, terms)
 
 

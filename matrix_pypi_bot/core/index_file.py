@@ -34,7 +34,9 @@ _KNOWN: Final = frozenset(
         *("_decision", "_path", "_url"),  # ours: no upstream may speak for us
     }
 )
-_URL: Final = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]+/[!-\[\]-~]*", re.ASCII)  # no userinfo, no backslash, no space
+_URL: Final = re.compile(  # no userinfo, no space, no backslash
+    r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/[!-\[\]-~]*", re.ASCII
+)
 _CLIMBING: Final = re.compile(r"/(\.|%2e){1,2}([/?#]|\Z)", re.ASCII | re.IGNORECASE)
 _TIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})"
