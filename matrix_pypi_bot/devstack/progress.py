@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -44,15 +45,18 @@ class Progress:
         text = _UNPRINTABLE.sub(" ", line)
         if self._live is not None:
             self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
-        else:
+            return
+        try:
             print(text, flush=True)
+        except BrokenPipeError:  # whoever read our lines has read enough; the stack lives on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def waiting_for(self, names: Collection[str]) -> None:
-        """Those of the parts that are not ready now. Says so when one has become ready."""
+        """Those of the parts that do not answer yet. Says so when one has begun to."""
         for name in self._names:
             if name in self._waiting and name not in names:
                 self._waiting.discard(name)
-                self.say(f"  {name:<12} ready after {self.seconds:.1f} s")
+                self.say(f"  {name:<12} answers after {self.seconds:.1f} s")
         if sys.stdout.isatty() and time.monotonic() - self._drawn > _REFRESH_SECONDS:
             self._drawn = time.monotonic()
             self._draw()

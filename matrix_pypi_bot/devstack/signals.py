@@ -33,6 +33,8 @@ class Signals:
         os.set_blocking(self._write, False)
         self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in (*_STOPPING, signal.SIGCHLD):
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue  # started by nohup: the terminal may go
             self._before[number] = signal.signal(number, self._came)
         return self
 

@@ -522,7 +522,7 @@ def test_the_progress_of_a_start_is_plain_lines_where_there_is_no_terminal(capsy
         progress.say("a\x1b[31mline")
         progress.waiting_for(set())
     told = [line.split(" after")[0] for line in capsys.readouterr().out.splitlines()]
-    assert told == ["  homeserver   ready", "a [31mline", "  bot          ready"]
+    assert told == ["  homeserver   answers", "a [31mline", "  bot          answers"]
 
 
 def test_the_end_of_a_process_reads_like_a_sentence() -> None:
@@ -534,3 +534,29 @@ def test_the_end_of_a_process_reads_like_a_sentence() -> None:
         "ended with exit code 7",
         "was killed by SIGABRT",
     ]
+
+
+def test_a_reader_that_goes_away_does_not_end_the_stack() -> None:
+    script = (
+        "import sys; from matrix_pypi_bot.devstack.progress import Progress; progress = Progress(())\n"
+        "sys.stdin.read()\n"
+        "for _ in range(3): progress.say('bot is back')\n"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        _, errors = process.communicate(b"", timeout=30)
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_what_nohup_started_does_not_stop_when_the_terminal_goes() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not signals.stop
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
