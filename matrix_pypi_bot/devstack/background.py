@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from matrix_pypi_bot.devstack.home import Home, sign_lock
+from matrix_pypi_bot.devstack.home import sign_lock
 from matrix_pypi_bot.devstack.stack import Prepared
 
 
@@ -14,7 +14,7 @@ def go_to_background(prepared: Prepared) -> bool:
 
     The lock on the folder goes with it. Called while there is one thread and no child.
     """
-    log = Home(prepared.home.folder).log("stack", "up")
+    log = prepared.home.log("stack", "up")
     sys.stdout.flush()
     child = os.fork()
     if child:

@@ -38,10 +38,15 @@ class OrgPlan:
     database: str | None
 
     @property
+    def frontend_address(self) -> str:
+        """The host to connect to: a frontend that listens everywhere is found on this machine."""
+        return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(self.frontend_host, self.frontend_host)  # noqa: S104
+
+    @property
     def frontend_url(self) -> str:
         """Where installers find the frontend, without a slash at the end."""
-        host = {"0.0.0.0": LOOPBACK, "::": "[::1]"}.get(self.frontend_host, self.frontend_host)  # noqa: S104
-        return f"http://{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{self.frontend_port}"
+        host = self.frontend_address
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.frontend_port}"
 
     @property
     def homeserver_url(self) -> str:

@@ -92,8 +92,6 @@ def prepare(options: Options, environ: Mapping[str, str] = os.environ) -> Prepar
 def parts(prepared: Prepared) -> dict[str, Part]:
     """The processes, by name."""
     home, plan = prepared.home, prepared.plan
-    host = "127.0.0.1" if plan.frontend_host in ("0.0.0.0", "") else plan.frontend_host  # noqa: S104
-    host = "::1" if host == "::" else host
     ports = plan.ports
 
     def part(name: str, module: str, arguments: tuple[str, ...], probe: tuple[str, int, str]) -> Part:
@@ -120,7 +118,7 @@ def parts(prepared: Prepared) -> dict[str, Part]:
             "frontend",
             "index_frontend",
             ("run", "-c", str(plan.home.frontend_config)),
-            (host, plan.frontend_port, "/readyz"),
+            (plan.frontend_address, plan.frontend_port, "/readyz"),
         ),
     }
 
@@ -230,10 +228,10 @@ class Stack:
 
 def ready_lines(plan: OrgPlan, home: Home, seconds: float) -> list[str]:
     """What a newcomer types next. The first begins with `ready`."""
-    simple, host = f"{plan.frontend_url}/simple/", plan.frontend_url.removeprefix("http://").rpartition(":")[0]
+    simple = f"{plan.frontend_url}/simple/"
     return [
         f"ready after {seconds:.1f} s: {simple}",
-        f"  pip     pip install --index-url {simple} --trusted-host {host.strip('[]')} PACKAGE",
+        f"  pip     pip install --index-url {simple} --trusted-host {plan.frontend_address} PACKAGE",
         "          (--trusted-host: without it pip keeps no cache of its own for a plain-http index)",
         f"  uv      uv pip install --default-index {simple} PACKAGE",
         f"  poetry  poetry source add --priority=primary matrix-pypi {simple}",
