@@ -65,6 +65,11 @@ class Tally:
         """Bytes from the start that may be let out."""
         return self.count if self._verified else releasable(self.count, self.size, self._tail_bytes)
 
+    def expect(self, size: int) -> None:
+        """The length that the body declares, when nobody else told one."""
+        if self.size is None:
+            self.size = size
+
     def update(self, chunk: bytes | bytearray | memoryview) -> int:
         """Takes the next part; `released` after it. Raises DigestMismatch at the first byte too many, which is not hashed."""
         limit = self._max_bytes if self.size is None else self.size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,10 @@ class ProjectNames:
 
 class Oracle(Protocol):
     """The bot's word, and how long it holds."""
+
+    def glance(self, project: ProjectName) -> Page | None:
+        """The project's page when it is held, current and fresh, so that nobody need be asked; None when `page` must be."""
+        ...
 
     async def page(self, project: ProjectName, *, refresh: bool = False) -> Page:
         """The project's page. A held, fresh page costs no I/O; concurrent misses ask the bot once.
@@ -250,8 +254,12 @@ class Source(Protocol):
 
     name: str
 
+    def ways(self, wanted: Wanted) -> tuple[Wanted, ...]:
+        """What to `fetch`, one after the other until one is right: `wanted` once for each of its addresses; empty when it has none."""
+        ...
+
     def fetch(self, wanted: Wanted, start: int = 0) -> AbstractAsyncContextManager[SourceBody]:
-        """The body from byte `start` on, from the first of `wanted.urls`. Raises SourceGone, SourceAway or SourceWrong."""
+        """The body from byte `start` on; `wanted` is one of `ways`. Raises SourceGone, SourceAway or SourceWrong."""
         ...
 
 
@@ -260,6 +268,6 @@ class SourceBody(Protocol):
 
     size: int | None
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes, None]:
         """Non-empty chunks of any length. Raises SourceAway when the transfer breaks off, SourceWrong."""
         ...

@@ -40,6 +40,11 @@ class Wanted:
     rule: str = ""
     wheel: Sha256 | None = None
 
+    @property
+    def is_metadata(self) -> bool:
+        """Whether it is a file's metadata, not a file; no file's name ends so."""
+        return self.name.endswith(_METADATA)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:

@@ -1,0 +1,131 @@
+"""Where the bytes of one transfer go: hashed, kept and let out, in batches, while the next ones are being received."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from contextlib import aclosing
+from typing import Final
+
+from index_frontend.digest_gate import Tally
+from index_frontend.fill.transfer import SMALL_BYTES, Transfer
+from index_frontend.ports import Held, Part, Source, SourceAway, SourceGone, SourceWrong, Wanted, Writer
+from matrix_pypi_bot.wire.problems import Problem
+
+BATCH_BYTES: Final = 1 << 20
+INLINE_BYTES: Final = 65_536  # hashing so much takes less time than handing it to a thread
+
+
+class Incoming:
+    """One transfer in the process that fetches it. A small body stays in memory until it is verified, and is stored then."""
+
+    def __init__(self, wanted: Wanted, writer: Writer, hashing: Executor) -> None:
+        self.transfer = Transfer("")
+        self._tally = Tally(wanted.sha256, size=wanted.size, max_bytes=wanted.max_bytes)
+        self._writer = writer
+        self._hashing = hashing
+        self._small: bytearray | None = None
+        self._part: Part | None = None
+
+    async def receive(self, source: Source, wanted: Wanted) -> None:
+        """Takes what is missing yet from `source`. Raises what the source raises, DigestMismatch, StorageFull or StorageBroken."""
+        async with source.fetch(wanted, self._tally.count) as body:
+            self.transfer.source = source.name
+            if body.size is not None and self.transfer.total is None:
+                await self._expect(body.size)
+            batches = _Batches(self._take)
+            try:
+                async with aclosing(body.chunks()) as chunks:
+                    async for chunk in chunks:
+                        await batches.add(chunk)
+            except (SourceGone, SourceAway, SourceWrong):
+                await batches.flush()  # so that another source can go on where this one stopped
+                raise
+            else:
+                await batches.flush()
+            finally:
+                await batches.settle()
+
+    async def store(self) -> Held:
+        """Lets the rest out, if the whole is right, and then stores it: readers need not wait for the disk.
+
+        Raises DigestMismatch before anything more is let out; StorageFull or StorageBroken when all of it is out.
+        """
+        verified = self._tally.finish()
+        small = None if self._small is None else bytes(self._small)
+        self.transfer.succeed(verified.size, small)
+        if small is not None:
+            await self._writer.expect(len(small))
+            await self._writer.write(small)
+        return await self._writer.commit(verified)
+
+    def drop(self, problem: Problem) -> None:
+        """Its readers, if they have not got all of it, are told. Idempotent."""
+        self.transfer.fail(problem)
+        self.transfer.end()
+
+    async def _expect(self, total: int) -> None:
+        self._tally.expect(total)
+        self.transfer.expect(total)
+        if total <= SMALL_BYTES:
+            self._small = bytearray()
+        else:
+            await self._writer.expect(total)
+
+    async def _take(self, batch: bytes) -> None:
+        if self._small is not None:
+            self._tally.update(batch)
+            self._small += batch
+            return
+        if len(batch) <= INLINE_BYTES:
+            self._tally.update(batch)
+            await self._writer.write(batch)
+        else:
+            hashed = asyncio.get_running_loop().run_in_executor(self._hashing, self._tally.update, batch)
+            try:
+                await self._writer.write(batch)
+            finally:
+                await asyncio.wait([hashed])
+            hashed.result()
+        if self._part is None:
+            self._part = self._writer.part()
+        self.transfer.grow(self._part, self._tally.released)
+
+
+class _Batches:
+    """Gathers chunks while `take` is busy with the batch before: many small chunks cost one step, and none waits for the next."""
+
+    def __init__(self, take: Callable[[bytes], Awaitable[None]]) -> None:
+        self._take = take
+        self._waiting = bytearray()
+        self._taking: asyncio.Task[None] | None = None
+
+    async def add(self, chunk: bytes) -> None:
+        """Takes a chunk, now or soon. Raises what `take` raised on an earlier one."""
+        self._waiting += chunk
+        if self._taking is not None and (self._taking.done() or len(self._waiting) >= BATCH_BYTES):
+            await self._taking
+            self._taking = None
+        if self._taking is None:
+            self._taking = asyncio.create_task(self._work_off())
+
+    async def flush(self) -> None:
+        """Everything has been taken when it returns."""
+        if self._taking is not None:
+            await self._taking
+            self._taking = None
+        await self._work_off()
+
+    async def settle(self) -> None:
+        """Nothing is being taken any more when it returns, whatever came of it."""
+        if self._taking is not None:
+            self._waiting.clear()
+            await asyncio.wait([self._taking])
+            if not self._taking.cancelled():
+                self._taking.exception()
+
+    async def _work_off(self) -> None:
+        while self._waiting:
+            batch, self._waiting = bytes(self._waiting), bytearray()
+            await self._take(batch)

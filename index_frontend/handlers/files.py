@@ -1,0 +1,287 @@
+"""`/packages/…`: files and their metadata. Every answer asks first how the file stands; only then whether the bytes are here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import BinaryIO, Final, assert_never
+
+from aiohttp import web
+
+from index_frontend.fill import SMALL_BYTES, Asker, Fills, Reporter, Transfer
+from index_frontend.handlers.bodies import SmallBodies, SmallBody
+from index_frontend.handlers.index import matches
+from index_frontend.handlers.middleware import problem_response
+from index_frontend.handlers.send import (
+    FileHeaders,
+    etag_of,
+    refusal,
+    send_file,
+    send_pieces,
+    span_of,
+    unsatisfiable,
+    with_span,
+)
+from index_frontend.ports import ContentStore, Damaged, Held, Oracle, SourceGone, StorageBroken, StorageProblem
+from index_frontend.ranges import answer_range, open_start, range_counts
+from index_frontend.serve_plan import Deny, Describe, Fetch, FromStore, Later, Wanted, judge, plan
+from matrix_pypi_bot.wire.digests import sha256_of
+from matrix_pypi_bot.wire.names import FilePath
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+MEMORY_BYTES: Final = 32 << 20
+_PIECE_BYTES: Final = 256 << 10
+_ENDLESS: Final = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """A request for a file: `range` is its Range header, None when it does not count."""
+
+    request: web.BaseRequest
+    head: bool
+    range: str | None
+
+    @property
+    def whole_first(self) -> bool:
+        """Whether the part asked for would be complete before the file is known to be right."""
+        header = self.range
+        return header is not None and open_start(header) is None and answer_range(header, _ENDLESS).status != 200
+
+
+class FileHandler:
+    """Answers GET and HEAD for files. What it holds itself is a bounded memory of small bodies."""
+
+    def __init__(
+        self,
+        oracle: Oracle,
+        store: ContentStore,
+        fills: Fills,
+        reporter: Reporter,
+        *,
+        max_file_bytes: int,
+        memory_bytes: int = MEMORY_BYTES,
+        shared_cache: bool = False,
+    ) -> None:
+        self._oracle = oracle
+        self._store = store
+        self._fills = fills
+        self._reporter = reporter
+        self._max_file_bytes = max_file_bytes
+        self._headers = FileHeaders(shared_cache=shared_cache)
+        self._bodies = SmallBodies(memory_bytes)
+
+    async def handle(self, request: web.BaseRequest, path: FilePath) -> web.StreamResponse:
+        """The answer. Raises Problem: what the oracle raises, 502 and 504 when the file cannot be fetched."""
+        word = await self._word(path)
+        if isinstance(word, Deny | Later):
+            return refusal(word)
+        try:
+            return await self._answer(request, word)
+        except SourceGone:
+            # Its page names the file, and its host does not have it: one of the two is out of date. Ask which, once.
+            again = await self._asked_again(path, word)
+            if again is None:
+                raise
+        return refusal(again) if isinstance(again, Deny | Later) else await self._answer(request, again)
+
+    async def _word(self, path: FilePath) -> Wanted | Deny | Later:
+        decision = await self._oracle.standing(path)
+        return judge(decision, metadata=path.metadata, max_file_bytes=self._max_file_bytes)
+
+    async def _asked_again(self, path: FilePath, before: Wanted) -> Wanted | Deny | Later | None:
+        """What the bot says after a look at upstream; None when that is nothing new."""
+        try:
+            await self._oracle.page(before.project, refresh=True)
+            word = await self._word(path)
+        except Problem:
+            return None
+        return None if word == before else word
+
+    async def _answer(self, request: web.BaseRequest, wanted: Wanted) -> web.StreamResponse:
+        etag = etag_of(wanted.sha256)
+        headers = request.headers
+        if matches(headers.get("If-None-Match"), etag) is not None:
+            return self._headers.unchanged(wanted)
+        head = request.method == "HEAD"  # a Range has no meaning there (RFC 9110 §14.2)
+        counted = headers.get("Range") if not head and range_counts(headers.get("If-Range"), etag) else None
+        ask = _Ask(request, head, counted)
+        small = self._bodies.get(wanted.sha256)
+        if small is not None:
+            return self._small(ask, wanted, small)
+        held = self._store.held(wanted.sha256) or await self._store.find(wanted.sha256)
+        todo = plan(wanted, held=held is not None, head=ask.head, whole_first=ask.whole_first)
+        match todo:
+            case FromStore():
+                assert held is not None
+                return await self._stored(ask, wanted, held)
+            case Describe(size=size):
+                return self._described(wanted, size)
+            case Deny():
+                return refusal(todo)
+            case Fetch():
+                return await self._fetched(ask, wanted)
+            case never:
+                assert_never(never)
+
+    # What is here ------------------------------------------------------------------------------------------------------
+
+    async def _stored(self, ask: _Ask, wanted: Wanted, held: Held) -> web.StreamResponse:
+        """From the store; fetched anew when what lies there is not the file any more."""
+        file = await self._opened(held)
+        if file is None:
+            return await self._fetched(ask, wanted)
+        with file:
+            if held.size > SMALL_BYTES:
+                return await self._large(ask, wanted, held, file)
+            data = await asyncio.to_thread(file.read)
+        if sha256_of(data) != wanted.sha256:  # rotten, with the length and time of the day it was stored
+            await self._store.recheck(wanted.sha256)
+            return await self._fetched(ask, wanted)
+        body = SmallBody(held, data)
+        self._bodies.put(body)
+        return self._small(ask, wanted, body)
+
+    async def _opened(self, held: Held) -> BinaryIO | None:
+        try:
+            return self._store.open(held)
+        except Damaged:
+            again = await self._store.recheck(held.sha256)
+        return None if again is None else self._store.open(again)
+
+    async def _large(self, ask: _Ask, wanted: Wanted, held: Held, file: BinaryIO) -> web.StreamResponse:
+        answer = answer_range(ask.range, held.size)
+        if answer.status == 416:
+            return unsatisfiable(wanted, held.size)
+        headers = with_span(self._headers.of(wanted, "cache", verified=True), answer, held.size)
+        if ask.head:
+            return web.Response(headers=headers)
+        self._served(wanted, held)
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        await send_file(ask.request, response, file, span_of(answer, held.size))
+        return response
+
+    def _small(self, ask: _Ask, wanted: Wanted, body: SmallBody) -> web.Response:
+        if not ask.head:
+            self._served(wanted, body.held)
+        return self._in_one_piece(ask, wanted, body.data, "cache")
+
+    def _in_one_piece(self, ask: _Ask, wanted: Wanted, data: bytes, source: str) -> web.Response:
+        """A verified body, or a part of it."""
+        answer, size = answer_range(ask.range, len(data)), len(data)
+        if answer.status == 416:
+            return unsatisfiable(wanted, size)
+        headers = with_span(self._headers.of(wanted, source, verified=True), answer, size)
+        if ask.head:
+            return web.Response(headers=headers)
+        start, stop = span_of(answer, size)
+        return web.Response(status=answer.status, headers=headers, body=data[start:stop])
+
+    def _described(self, wanted: Wanted, size: int) -> web.Response:
+        headers = with_span(self._headers.of(wanted, "upstream", verified=False), answer_range(None, size), size)
+        return web.Response(headers=headers)
+
+    def _served(self, wanted: Wanted, held: Held) -> None:
+        """A file that was here before this organisation's clients asked for it is reported when they do."""
+        if not wanted.is_metadata:
+            self._reporter.asked(wanted.project, wanted.name, held, "cache")
+
+    # What has to be fetched --------------------------------------------------------------------------------------------
+
+    async def _fetched(self, ask: _Ask, wanted: Wanted) -> web.StreamResponse:
+        """From the one fetch of the object, as it comes; from the store if it is done meanwhile."""
+        if open_start(ask.range) and await self._store.was_wrong(wanted.sha256):
+            told = (
+                f"matrix-pypi: {wanted.name}: the transfer before this one was wrong, it cannot be resumed; start again"
+            )
+            return problem_response(ProblemCode.DIGEST_MISMATCH, told)
+        asker = None if ask.head or wanted.is_metadata else Asker(wanted.project, wanted.name)
+        flight = self._fills.join(wanted, asker)
+        here_already = flight.is_verified
+        transfer: Transfer | None = None
+        while True:
+            try:
+                got = await flight.next(transfer)
+            except StorageProblem:
+                return await self._past_the_store(ask, wanted)
+            if isinstance(got, Held):
+                return await self._stored(ask, wanted, got)
+            transfer = got
+            with transfer.reading():
+                if await _is_ready(ask, transfer):
+                    source = "cache" if here_already else transfer.source
+                    return await self._transferred(ask, wanted, transfer, source)
+
+    async def _transferred(self, ask: _Ask, wanted: Wanted, transfer: Transfer, source: str) -> web.StreamResponse:
+        size = transfer.total
+        assert size is not None
+        if transfer.body is not None:
+            return self._in_one_piece(ask, wanted, transfer.body, source)
+        answer = answer_range(ask.range, size)
+        if answer.status == 416:
+            return unsatisfiable(wanted, size)
+        headers = self._headers.of(wanted, source, verified=transfer.verified)
+        headers = with_span(headers, answer, size)
+        if ask.head:
+            return web.Response(headers=headers)
+        response = web.StreamResponse(status=answer.status, headers=headers)
+        await send_pieces(ask.request, response, self._pieces(wanted, transfer, *span_of(answer, size)))
+        await response.write_eof()
+        return response
+
+    async def _pieces(self, wanted: Wanted, transfer: Transfer, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+        """What the transfer lets out, as it does. Goes on past the store when that fills up meanwhile."""
+        while start < stop:
+            try:
+                await transfer.until(start)
+            except StorageProblem:
+                break
+            piece = await transfer.read(start, min(_PIECE_BYTES, stop - start))
+            if not piece:
+                raise StorageBroken(f"{wanted.name}: a part is shorter than it was")
+            start += len(piece)
+            yield piece
+        else:
+            return
+        async with self._fills.through(wanted, transfer) as past, aclosing(past.pieces(start)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _past_the_store(self, ask: _Ask, wanted: Wanted) -> web.StreamResponse:
+        """To this client alone. A closed range would have to wait for the whole with nowhere to put it: he gets the whole."""
+        async with self._fills.through(wanted) as past:
+            answer = answer_range(None if ask.whole_first else ask.range, past.total)
+            if answer.status == 416:
+                return unsatisfiable(wanted, past.total)
+            headers = with_span(self._headers.of(wanted, past.source, verified=False), answer, past.total)
+            if ask.head:
+                return web.Response(headers=headers)
+            async with aclosing(past.pieces(span_of(answer, past.total)[0])) as pieces:
+                first = await anext(pieces, b"")  # what goes wrong before it is a plain answer
+                response = web.StreamResponse(status=answer.status, headers=headers)
+                await send_pieces(ask.request, response, _with_first(first, pieces))
+            await response.write_eof()
+            return response
+
+
+async def _is_ready(ask: _Ask, transfer: Transfer) -> bool:
+    """Waits until the first byte asked for may go out: what goes wrong before is a plain answer. False when the transfer failed."""
+    try:
+        if ask.whole_first or transfer.total is None:
+            await transfer.whole()
+        elif not ask.head:
+            answer = answer_range(ask.range, transfer.total)
+            await transfer.until(answer.start or 0)
+    except Problem:
+        if transfer.failure is None:
+            raise
+        return False
+    return True
+
+
+async def _with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    yield first
+    async for piece in rest:
+        yield piece
