@@ -264,9 +264,12 @@ class Source(Protocol):
 
 
 class SourceBody(Protocol):
-    """An open transfer. `size` is the whole object's length as the source declares it, None when it does not."""
+    """An open transfer."""
 
-    size: int | None
+    @property
+    def size(self) -> int | None:
+        """The whole object's length as the source declares it, None when it does not."""
+        ...
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """Non-empty chunks of any length. Raises SourceAway when the transfer breaks off, SourceWrong."""

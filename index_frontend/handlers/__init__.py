@@ -51,8 +51,14 @@ class Dispatcher:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """The answer, whatever happens. Raises ConnectionError when there is nobody left to answer."""
+        ready = self._pages.ready(request)
+        if ready is not None:
+            self._metrics.answered("simple", ready.status, ready.cache)
+            return ready
         response = await answering(self._routed, request)
-        self._metrics.answered(_label(request.raw_path), response)
+        headers = response.headers
+        source = headers.get("X-Matrix-PyPI-Cache") or headers.get("X-Matrix-PyPI-Source") or ""
+        self._metrics.answered(_label(request.raw_path), response.status, source)
         return response
 
     async def _routed(self, request: web.BaseRequest) -> web.StreamResponse:

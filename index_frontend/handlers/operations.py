@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections import Counter as TallyCounter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -14,6 +16,7 @@ from index_frontend.handlers.middleware import SERVER
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_TOLD_WITHIN_SECONDS: Final = 1.0
 _MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -40,20 +43,24 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livemin",
         )
-        self._children: dict[tuple[str, int, str], Counter] = {}
+        self._pending: TallyCounter[tuple[str, int, str]] = TallyCounter()
+        self._due: asyncio.TimerHandle | None = None
 
-    def answered(self, route: str, response: web.StreamResponse) -> None:
-        """Count an answer."""
-        headers = response.headers
-        cache = headers.get("X-Matrix-PyPI-Cache") or headers.get("X-Matrix-PyPI-Source") or ""
-        key = (route, response.status, cache)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._requests.labels(route, str(response.status), cache)
-        child.inc()
+    def answered(self, route: str, status: int, cache: str) -> None:
+        """Count an answer. It is told to Prometheus within a second: its counters take a lock each time."""
+        self._pending[route, status, cache] += 1
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_TOLD_WITHIN_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        self._due = None
+        for (route, status, cache), count in self._pending.items():
+            self._requests.labels(route, str(status), cache).inc(count)
+        self._pending.clear()
 
     def written(self, *, stream_is_live: bool) -> bytes:
         """All of them in Prometheus' text format; of all workers, when there are several."""
+        self._tell()
         self._stream.set(int(stream_is_live))
         if _MULTIPROCESS not in os.environ:
             return generate_latest(self.registry)

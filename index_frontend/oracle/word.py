@@ -60,6 +60,14 @@ class BotOracle:
         """End every question under way."""
         await self._questions.close()
 
+    def glance(self, project: ProjectName) -> Page | None:
+        """See the port."""
+        held = self._memory.page(project)
+        if held is None or not self._pulse.is_live or not self._memory.is_current(held):
+            return None
+        now = self._clock()
+        return held.page(now, hit=True) if now < held.fresh_until else None
+
     async def page(self, project: ProjectName, *, refresh: bool = False) -> Page:
         """See the port."""
         now = self._clock()
