@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pypi_simple import PYPI_SIMPLE_ENDPOINT  # up here: urllib3 tries a socket when it is imported
 
 from index_frontend import config as frontend_config
 from matrix_pypi_bot import config
@@ -69,8 +70,6 @@ def test_a_private_index_is_not_attested_unless_asked_for(tmp_path: Path) -> Non
     def attests(**environ: str) -> tuple[str, bool]:
         index = load(tmp_path, **environ).index
         return index.endpoint, index.attests
-
-    from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
     private = {"MATRIX_PYPI__INDEX__URL": "https://index.example/simple"}
     assert attests() == (PYPI_SIMPLE_ENDPOINT, True)
