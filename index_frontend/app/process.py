@@ -8,7 +8,7 @@ from typing import Final
 from index_frontend.app.readiness import Readiness
 from index_frontend.app.serving import GRACE_SECONDS, listening
 from index_frontend.config import Settings
-from index_frontend.fill import Fills, Reporter
+from index_frontend.fill import Fills, Reporter, WheelMetadata
 from index_frontend.handlers import Dispatcher
 from index_frontend.handlers.files import FileHandler
 from index_frontend.handlers.index import PageHandler
@@ -81,6 +81,7 @@ def _fills(life: Lifecycle, settings: Settings, store: FileStore, oracle: BotOra
         proxy=upstream.proxy,
     )
     life.on_stop("outbound", outbound.close)
-    fills = Fills(store, [UpstreamSource(outbound)], oracle, reporter)
+    # A wheel that is here has its METADATA in it: nobody need be asked.
+    fills = Fills(store, [WheelMetadata(store), UpstreamSource(outbound)], oracle, reporter)
     life.on_stop("fills", fills.close)
     return fills

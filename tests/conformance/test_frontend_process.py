@@ -15,11 +15,14 @@ from pathlib import Path
 import pytest
 
 from index_frontend.pages.negotiate import JSON
+from matrix_pypi_bot.process.outbound import origin_of
 from matrix_pypi_bot.wire.messages import Change
 from tests.support.bot_pages import file_entry
 from tests.support.bot_server import TOKEN, serving
+from tests.support.dists import wheel
 from tests.support.http_client import Reply, ask
 from tests.support.scripted_bot import ScriptedBot
+from tests.support.upstream import Upstream
 
 ENTRY = file_entry("mxa-1.0-py3-none-any.whl")
 
@@ -65,10 +68,13 @@ class Running:
 
 
 @asynccontextmanager
-async def frontend(folder: Path, *, workers: int, taken_port: int | None = None) -> AsyncIterator[Running]:
+async def frontend(
+    folder: Path, *, workers: int, taken_port: int | None = None, bot: ScriptedBot | None = None
+) -> AsyncIterator[Running]:
     """A frontend that is ready, or has ended because its port is taken."""
-    bot = Beating()
-    bot.publish("mxa", [ENTRY], revision="r1")
+    if bot is None:
+        bot = Beating()
+        bot.publish("mxa", [ENTRY], revision="r1")
     async with serving(bot, socket_path=str(folder / "bot.sock")):
         port = taken_port or _free_port()
         (folder / "token").write_text(TOKEN + "\n")
@@ -102,6 +108,33 @@ async def test_it_serves_over_a_unix_socket_to_the_bot_and_stops_when_told(tmp_p
             assert await running.process.wait() == 0
         await running.until(lambda: not running.workers())
     assert "Traceback" not in running.log.read_text()
+
+
+async def test_a_file_comes_from_upstream_once_for_all_workers_and_is_reported(tmp_path: Path) -> None:
+    dist = wheel("mxb", payload_bytes=300_000)
+    with Upstream() as upstream:
+        upstream.publish(dist)
+        url = f"{upstream.files_origin}{dist.path}"
+        entry = file_entry(
+            dist.filename,
+            dist.content,
+            _path=dist.path,
+            _url=url,
+            **{"core-metadata": {"sha256": dist.metadata_sha256}},
+        )
+        bot = Beating()
+        bot.publish("mxb", [entry], revision="r1", opened_origins=[origin_of(url)])
+        async with frontend(tmp_path, workers=2, bot=bot) as running:
+            page = await running.get("/simple/mxb/", Accept=JSON)
+            assert page.json["files"][0]["url"] == f"../..{dist.path}"
+            replies = await asyncio.gather(*(running.get(dist.path) for _ in range(20)))
+            assert {reply.body for reply in replies} == {dist.content}
+            assert (await running.get(f"{dist.path}.metadata")).body == dist.metadata
+            assert upstream.hits("GET", dist) == 1
+            await running.until(lambda: bool(bot.stored_reports))
+            assert [(report.file, report.sha256) for report in bot.stored_reports] == [(dist.filename, dist.sha256)]
+            upstream.off()
+            assert (await running.get(dist.path)).headers["x-matrix-pypi-source"] == "cache"
 
 
 async def test_a_worker_that_dies_is_followed_by_another(tmp_path: Path) -> None:

@@ -34,10 +34,18 @@ def page(
     revision: str = "r1",
     seq: int = 1,
     meta: dict[str, Any] | None = None,
+    opened_origins: Sequence[str] = (),
     **more: Any,
 ) -> bytes:
     """The document; `more` adds keys at the top."""
-    view = {"state": "live", "age_seconds": 0.0, "fresh_seconds": 60.0, "revision": revision, "seq": seq}
+    view: dict[str, Any] = {
+        "state": "live",
+        "age_seconds": 0.0,
+        "fresh_seconds": 60.0,
+        "revision": revision,
+        "seq": seq,
+    }
+    view["opened_origins"] = list(opened_origins)
     document = {
         "meta": {"api-version": "1.4"} if meta is None else meta,
         "name": project,
