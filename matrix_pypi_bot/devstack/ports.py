@@ -17,7 +17,6 @@ from matrix_pypi_bot.process.command_line import NeededIsMissing
 LOOPBACK: Final = "127.0.0.1"
 # Below what systems hand out for outgoing connections (32768 and up on Linux): a kept port is then still free at the next start.
 _LOWEST, _HIGHEST = 18_000, 31_999
-_ATTEMPTS: Final = 500
 
 Probe = Callable[[str, int], OSError | None]
 
@@ -101,8 +100,11 @@ def check_kept(ports: OrgPorts, home: Home, *, frontend: int, probe: Probe = can
 
 
 def _free_port(taken: Collection[int], probe: Probe) -> int:
-    for _ in range(_ATTEMPTS):
-        port = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST + 1)
+    """The first free port from a random one on, so that two stacks started at once do not look at the same."""
+    count = _HIGHEST - _LOWEST + 1
+    first = secrets.randbelow(count)
+    for offset in range(count):
+        port = _LOWEST + (first + offset) % count
         if port not in taken and probe(LOOPBACK, port) is None:
             return port
     raise NeededIsMissing(f"no free port between {_LOWEST} and {_HIGHEST} on {LOOPBACK}")
