@@ -45,7 +45,8 @@ class HomeserverRefused(Problem):
     @property
     def no_access(self) -> bool:
         """Whether we are not (or no longer) in the room, or it is no longer there."""
-        return self.errcode in _NOT_IN_ROOM
+        # Synapse says 404 M_UNKNOWN of a room in which no server is left.
+        return self.errcode in _NOT_IN_ROOM or self.status == 404
 
     @property
     def bad_token(self) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import functools
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -51,6 +52,7 @@ class Finding:
 
     row: InboxRow
     outcome: str
+    type: str = ""
     event: JsonObject = field(default_factory=dict)
     room: RoomRow | None = None
     checked: Checked | None = None
@@ -139,7 +141,10 @@ class Ingest:
                 # so that what its state holds is new when the room is read.
                 await (t.mail.forget if finding.room is None else t.mail.read)(finding.row.n)
         for finding in findings:
-            self._tell(finding, new=finding.row.n in news)
+            try:
+                self._tell(finding, new=finding.row.n in news)
+            except Exception:  # what was kept stays kept, whatever those do who hear of it
+                log.exception("event kept, but not told of", extra={"event_id": finding.row.event_id})
 
     async def _put_away(self, row: InboxRow, error: Exception) -> None:
         log.error("event could not be worked off, put away", extra={"event_id": row.event_id}, exc_info=error)
@@ -150,25 +155,26 @@ class Ingest:
     def _look(self, row: InboxRow, room: RoomRow | None) -> Finding:
         """What the event is. Total: nothing that arrives makes it raise."""
         try:
-            event = json.loads(row.raw)
-            return self._finding(row, room, event if isinstance(event, dict) else {})
+            return self._finding(row, room, json.loads(row.raw))
         except (ValueError, RecursionError) as error:
             return Finding(row=row, outcome=f"unreadable {type(error).__name__}", room=room)
 
     def _finding(self, row: InboxRow, room: RoomRow | None, event: JsonObject) -> Finding:
-        type = event.get("type")
+        told = event.get("type")
+        type = told if isinstance(told, str) else ""
+        finding = functools.partial(Finding, row=row, type=type, event=event, room=room)
         if room is None:
             invited = type == MEMBER and event.get("state_key") == self._own.mxid and _membership(event) == "invite"
-            return Finding(row=row, outcome="invitation" if invited else "elsewhere", event=event)
-        if not isinstance(type, str) or not type.startswith(EVENT_PREFIX) or type == HEAD_EVENT_TYPE:
-            return Finding(row=row, outcome="other", event=event, room=room)
+            return finding(outcome="invitation" if invited else "elsewhere")
+        if not type.startswith(EVENT_PREFIX) or type == HEAD_EVENT_TYPE:
+            return finding(outcome="other")
         if not room.key.startswith(PROJECT_ROOM) and room.key != TRUST_ROOM:
-            return Finding(row=row, outcome="other", event=event, room=room)
+            return finding(outcome="other")
         try:
             checked = check_event(event, _project(room), self._keys())
         except Rejected as rejected:
-            return Finding(row=row, outcome=rejected.code, event=event, room=room)
-        return Finding(row=row, outcome="OK", event=event, room=room, checked=checked)
+            return finding(outcome=rejected.code)
+        return finding(outcome="OK", checked=checked)
 
     async def _effect(self, t: Transaction, finding: Finding) -> bool:
         """Keeps what is to be kept; whether it was new."""
@@ -191,7 +197,7 @@ class Ingest:
 
     async def _watch_redaction(self, t: Transaction, finding: Finding) -> None:
         event, room = finding.event, finding.room
-        if room is None or event.get("type") != REDACTION:
+        if room is None or finding.type != REDACTION:
             return
         content = event.get("content")
         target = content.get("redacts") if isinstance(content, dict) else None
@@ -206,7 +212,7 @@ class Ingest:
             self._on_invited(finding.row.room_id)
         if room is None:
             return
-        if event.get("type") in WATCHED and event.get("state_key") == "":
+        if finding.type in WATCHED and event.get("state_key") == "":
             self._on_constitution(room.key)
         if alarm := self._own.slot_alarm(event):
             raise_alarm(alarm, room.key, event)

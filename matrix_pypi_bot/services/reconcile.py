@@ -75,21 +75,22 @@ class Reconciler:
             keys, everything = frozenset(self._keys), self._all
             self._keys.clear()
             self._all = False
-            await self._read_rooms(None if everything else keys)
+            await self.read(None if everything else keys)
 
-    async def _read_rooms(self, keys: frozenset[str] | None) -> None:
+    async def read(self, keys: frozenset[str] | None = None) -> None:
+        """Reads these rooms (None: all) now, one after the other. Never raises for what others do: it is only done later."""
         try:
             async with self._store.transaction() as t:
                 rows = [row for row in await t.mail.rooms() if keys is None or row.key in keys]
             for row in rows:
-                await self._read(row)
+                await self._read_room(row)
                 await asyncio.sleep(BREATH_SECONDS)
         except StoreAway as problem:
             log.warning("rooms were not all read", extra={"reason": problem.detail})
         except HomeserverAway as problem:  # it will be asked for again when it is back
             log.info("rooms were not all read", extra={"reason": problem.detail})
 
-    async def _read(self, row: RoomRow) -> None:
+    async def _read_room(self, row: RoomRow) -> None:
         try:
             state = await self._homeserver.state(row.room_id)
         except HomeserverRefused as refusal:

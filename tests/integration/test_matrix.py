@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -303,10 +304,24 @@ async def test_redacting_or_overwriting_one_of_our_attestations_is_noticed(
 
 
 def redact(user: MatrixUser, room_id: str, event_id: str) -> None:
-    from urllib.parse import quote
-
     path = f"/rooms/{quote(room_id, safe='')}/redact/{quote(event_id, safe='')}/t{next(_numbers)}"
     user._call("PUT", path, {"reason": "because I can"})
+
+
+async def test_a_room_that_nobody_is_left_in_is_replaced_by_a_new_one_under_its_alias(
+    synapse: Synapse, tmp_path: Path, project: str
+) -> None:
+    alice, (first, second) = synapse.user("alice"), wheels(project, 2)
+    async with running_bot(synapse.settings(), tmp_path / "bot.db") as bot:
+        await bot.queue(project, PEER.post(first))
+        await bot.until_sent()
+        old = await bot.room(project)
+        await elsewhere(synapse.bot._call, "POST", f"/rooms/{quote(old, safe='')}/leave", {})
+        await bot.queue(project, PEER.post(second))
+        await bot.until_kept(project, {first, second})
+        new = await bot.room(project)
+        assert new != old
+        assert await elsewhere(alice.resolve, f"#pypi_{project}:{synapse.name}") == new
 
 
 async def test_replayed_transactions_and_transaction_ids_that_start_again_lose_and_repeat_nothing(

@@ -67,7 +67,7 @@ class FakeHomeserver:
         def join() -> None:
             room = self.rooms.get(room_id)
             if room is None or not room.finished:
-                raise HomeserverRefused(404, "M_NOT_FOUND", "no servers that are in the room", what="join")
+                raise HomeserverRefused(404, "M_UNKNOWN", "Can't join remote room because no servers ...", what="join")
             room.joined = True
 
         await self._do("join", join)

@@ -50,4 +50,7 @@ def storable(event: Any) -> tuple[str, str, bytes] | None:
         return None
     if not isinstance(room_id, str) or not _ROOM_ID.fullmatch(room_id):
         return None
-    return event_id, room_id, json.dumps(event, separators=(",", ":")).encode()
+    try:
+        return event_id, room_id, json.dumps(event, separators=(",", ":")).encode()
+    except RecursionError:
+        return None
