@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 from urllib.parse import unquote
 
 from aiohttp import HttpVersion11, web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 from werkzeug.http import parse_etags
 
 from index_frontend.handlers.middleware import SERVER
@@ -62,13 +62,16 @@ class PageHandler:
     async def handle(self, request: web.BaseRequest, project: ProjectName, query: str) -> web.StreamResponse:
         """The page, or 304. Raises Problem: 406, and what the oracle raises."""
         headers = request.headers
-        form = (negotiate(headers.get("Accept"), format_of(query)), choose_coding(headers.get("Accept-Encoding")))
+        form = (
+            negotiate(combined(headers, "Accept"), format_of(query)),
+            choose_coding(combined(headers, "Accept-Encoding")),
+        )
         page = await self._oracle.page(project, refresh=_wants_refresh(headers))
         finished = await self._shelf.finished(project, page, form)
         key = _key_of(request)
         if sum(len(part or "") for part in key) <= _MAX_REMEMBERED_CHARACTERS:
             self._asked.put(key, _Asked(project, form))
-        return _answer(headers.get("If-None-Match"), page, finished, form)
+        return _answer(combined(headers, "If-None-Match"), page, finished, form)
 
 
 @dataclass(slots=True)
@@ -102,6 +105,14 @@ def format_of(query: str) -> str | None:
     return None
 
 
+def combined(headers: CIMultiDictProxy[str], name: str) -> str | None:
+    """The value of a header that may come in several lines (RFC 9110 §5.3)."""
+    values = headers.getall(name, None)
+    if values is None:
+        return None
+    return values[0] if len(values) == 1 else ", ".join(values)
+
+
 def matches(if_none_match: str | None, *tags: str) -> str | None:
     """The one of `tags` (quoted) that `If-None-Match` names, weakly compared as RFC 9110 §13.1.2 says; None when it names none."""
     if if_none_match is None:
@@ -114,12 +125,12 @@ def matches(if_none_match: str | None, *tags: str) -> str | None:
 
 def _key_of(request: web.BaseRequest) -> _Key:
     headers = request.headers
-    return request.raw_path, headers.get("Host"), headers.get("Accept"), headers.get("Accept-Encoding")
+    return request.raw_path, headers.get("Host"), combined(headers, "Accept"), combined(headers, "Accept-Encoding")
 
 
-def _wants_refresh(headers: Mapping[str, str]) -> bool:
+def _wants_refresh(headers: CIMultiDictProxy[str]) -> bool:
     """Whether the user wants upstream asked now. Not `max-age=0`: pip says that with every page, so it means nothing."""
-    cache_control = headers.get("Cache-Control")
+    cache_control = combined(headers, "Cache-Control")
     return cache_control is not None and "no-cache" in cache_control.lower()
 
 

@@ -12,7 +12,7 @@ from typing import IO, Final
 
 from aiohttp import web
 
-from index_frontend.handlers.index import format_of, matches
+from index_frontend.handlers.index import combined, format_of, matches
 from index_frontend.handlers.middleware import SERVER
 from index_frontend.oracle.flights import Flights
 from index_frontend.pages.encode import etag
@@ -39,7 +39,7 @@ class RootHandler:
 
     async def handle(self, request: web.BaseRequest, query: str) -> web.StreamResponse:
         """The list, or 304. Raises Problem: 406, and what the oracle raises."""
-        media = negotiate(request.headers.get("Accept"), format_of(query))
+        media = negotiate(combined(request.headers, "Accept"), format_of(query))
         written = await asyncio.shield(self._flights.join(media, lambda: self._newest(media)))
         headers = {
             "ETag": written.etag,

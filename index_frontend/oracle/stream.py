@@ -32,7 +32,10 @@ async def follow(
         except Problem as problem:
             # Whatever the bot says instead of a stream, there is none.
             if pause == first_pause_seconds or not isinstance(problem, BotAway):
-                log.warning("change stream broke", extra={"reason": problem.detail, "after": listener.after})
+                log.warning(
+                    "change stream broke",
+                    extra={"reason": problem.detail, "hint": problem.hint, "after": listener.after},
+                )
         pulse.lost()
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

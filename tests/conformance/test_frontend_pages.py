@@ -141,6 +141,18 @@ async def test_format_overrides_accept(frontend: Frontend, query: str) -> None:
     assert (await frontend.get(f"/simple/mxa/?{query}", Accept=TEXT)).content_type == JSON
 
 
+async def test_a_header_in_several_lines_is_one_header(frontend: Frontend) -> None:
+    def sent(*lines: str) -> bytes:
+        return "\r\n".join(["GET /simple/mxa/ HTTP/1.1", "Host: x", "Connection: close", *lines, "", ""]).encode()
+
+    for _ in range(2):  # the second time out of memory
+        both = await frontend.raw(sent(f"Accept: {TEXT};q=0.5", f"Accept: {JSON}"))
+        only = await frontend.raw(sent(f"Accept: {TEXT};q=0.5"))
+        assert (f"Content-Type: {JSON}\r\n".encode() in both, b"Content-Type: text/html\r\n" in only) == (True, True)
+    await frontend.raw(sent("Cache-Control: max-age=0", "Cache-Control: no-cache"))
+    assert frontend.bot.asked[-1] == ("page", "mxa", "refresh")
+
+
 async def test_a_query_that_means_nothing_changes_nothing(frontend: Frontend) -> None:
     await frontend.get("/simple/mxa/?x=1")
     reply = await frontend.get("/simple/mxa/?x=2&&=&%00")
@@ -203,6 +215,18 @@ async def test_after_max_stale_seconds_without_the_bot_pages_are_503() -> None:
         while (reply := await frontend.get("/simple/mxa/")).status == 200:
             pass
         assert (reply.status, bool(problem(reply))) == (503, True)
+
+
+async def test_an_answer_under_way_is_finished_when_the_frontend_stops() -> None:
+    bot = ScriptedBot()
+    bot.publish("mxa", FILES, revision="r1")
+    async with running(bot) as frontend:
+        bot.gate.clear()
+        asking = asyncio.create_task(frontend.get("/simple/mxa/", Accept=JSON))
+        while not bot.asked:
+            await asyncio.sleep(0.01)
+        asyncio.get_running_loop().call_later(0.1, bot.gate.set)
+    assert len((await asking).json["files"]) == len(FILES)
 
 
 async def test_a_bot_that_hangs_costs_a_client_less_than_three_seconds() -> None:
