@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,6 +26,8 @@ Origin = NewType("Origin", str)  # "https://index.example:443": scheme, host and
 
 MAX_REDIRECTS: Final = 5
 MAX_URL_CHARACTERS: Final = 8190
+RESOLVE_SECONDS: Final = 10.0  # two tries at a first name server that is dead take 5 s each
+_CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#]*@")
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
@@ -46,7 +49,7 @@ def origin_of(url: str | URL) -> Origin:
         parsed = url if isinstance(url, URL) else URL(url)
         host, port = parsed.host, parsed.port
     except ValueError as error:
-        raise ForbiddenAddress(f"not a URL: {clean_line(str(url), 120)}") from error
+        raise ForbiddenAddress(f"not a URL: {_shown(url)}") from error
     if (
         parsed.scheme not in ("http", "https")
         or not host
@@ -54,7 +57,7 @@ def origin_of(url: str | URL) -> Origin:
         or parsed.user is not None
         or parsed.password is not None
     ):
-        raise ForbiddenAddress(f"not an http(s) address: {clean_line(str(url), 120)}")
+        raise ForbiddenAddress(f"not an http(s) address without credentials: {_shown(url)}")
     return Origin(f"{parsed.scheme}://{f'[{host}]' if ':' in host else host}:{port}")
 
 
@@ -67,7 +70,9 @@ def is_public(address: str) -> bool:
             return embedded.is_global and not embedded.is_multicast
         if ip in ipaddress.ip_network("64:ff9b::/96"):  # NAT64 carries an IPv4 address in its last 32 bits
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-    return ip.is_global and not ip.is_multicast
+        if ip.is_site_local:  # fec0::/10, long deprecated and never routed, is "global" to Python
+            return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 class _GuardedResolver(AbstractResolver):
@@ -80,7 +85,8 @@ class _GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
+        async with asyncio.timeout(RESOLVE_SECONDS):  # aiohttp's time limits begin after it
+            found = await self._inner.resolve(host, port, family)
         allowed = found if self._private_allowed else [entry for entry in found if is_public(entry["host"])]
         if not allowed:
             raise _NotPublicError(host)
@@ -164,6 +170,8 @@ class Outbound:
             if isinstance(error.os_error, _NotPublicError):
                 raise ForbiddenAddress(f"{_where(url)} is not a public address") from error
             raise Unreachable(f"{_where(url)}: {_cause(error.os_error)}") from error
+        except aiohttp.InvalidURL as error:  # a host such as `2130706433`, which some resolvers take for an address
+            raise ForbiddenAddress(f"not a URL: {_shown(url)}") from error
         except OSError as error:
             raise Unreachable(f"{_where(url)}: {_cause(error)}") from error
 
@@ -211,9 +219,9 @@ class Outbound:
     def _session(self, private: bool) -> aiohttp.ClientSession:
         session = self._sessions.get(private)
         if session is None or session.closed:
-            connector: Any = aiohttp.TCPConnector(
-                resolver=_GuardedResolver(private_allowed=private), use_dns_cache=False, limit=100, limit_per_host=50
-            )
+            # With a proxy it is the proxy's name that is resolved here, which the operator configured.
+            resolver = _GuardedResolver(private_allowed=private or self._proxy is not None)
+            connector: Any = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, limit=100, limit_per_host=50)
             session = self._sessions[private] = aiohttp.ClientSession(
                 connector=connector,
                 timeout=self._timeout,
@@ -235,9 +243,14 @@ def _parse(text: str, base: URL | None = None) -> URL:
         url = URL(text, encoded=True)
         url = base.join(url) if base is not None else url
     except ValueError as error:
-        raise ForbiddenAddress(f"not a URL: {clean_line(text, 120)}") from error
+        raise ForbiddenAddress(f"not a URL: {_shown(text)}") from error
     origin_of(url)
     return url.with_fragment(None)
+
+
+def _shown(url: str | URL) -> str:
+    """An address for a message, without credentials and query."""
+    return clean_line(_CREDENTIALS.sub("", str(url)).partition("?")[0], 120)
 
 
 def _where(url: str | URL) -> str:
