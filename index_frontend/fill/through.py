@@ -11,7 +11,7 @@ from typing import Final
 from index_frontend.digest_gate import DigestGate, DigestMismatch, Tally
 from index_frontend.fill.transfer import Transfer
 from index_frontend.ports import Source, SourceAway, SourceBody, SourceGone, SourceWrong, StorageBroken, Wanted
-from matrix_pypi_bot.wire.problems import Problem
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ async def through(sources: Sequence[Source], wanted: Wanted, given: Transfer | N
         source, body = await _first(stack, sources, wanted, start)
         total = wanted.size if body.size is None else body.size
         if total is None:
-            raise StorageBroken(f"matrix-pypi: {wanted.name} cannot be stored, and nobody says how long it is")
+            told = f"matrix-pypi: {wanted.name} cannot be stored now, and nobody says how long it is"
+            raise StorageBroken(told, code=ProblemCode.FILE_UNAVAILABLE)
         yield Through(source=source.name, total=total, wanted=wanted, body=body, given=given)
 
 

@@ -31,8 +31,8 @@ from index_frontend.storage.filestore import open_filestore
 from index_frontend.storage.filestore.disk import Disk
 from index_frontend.upstream import UpstreamSource
 from matrix_pypi_bot.process.outbound import Outbound, origin_of
-from matrix_pypi_bot.wire.messages import Decision, Observed, Stored
-from matrix_pypi_bot.wire.names import FilePath, ProjectName, file_path, parse_file_name, parse_file_path
+from matrix_pypi_bot.wire.messages import Decision, Observed, PageState, ProjectDocument, Stored
+from matrix_pypi_bot.wire.names import FilePath, ProjectName, file_path, parse_file_path
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 from tests.support.dists import Dist
 from tests.support.http_client import Reply, ask
@@ -83,12 +83,17 @@ class ScriptedOracle:
         return found
 
     async def page(self, project: ProjectName, *, refresh: bool = False) -> Page:
-        """Only looked at again, never given."""
+        """An empty page; looking at upstream again is what matters here."""
         if refresh:
             self.refreshed.append(project)
             self.decisions.update(self.on_refresh)
-        raise_nothing: Any = None
-        return raise_nothing  # type: ignore[no-any-return]
+        view = PageState(state="live", age_seconds=0, fresh_seconds=600, revision="1", seq=1)
+        document = ProjectDocument(name=project, view=view, files=())
+        return Page(document=document, raw=b"{}", stale=False, remaining_seconds=600, hit=False)
+
+    def glance(self, project: ProjectName) -> Page | None:
+        """Nothing is held."""
+        return None
 
     def projects(self, revision: str | None) -> AbstractAsyncContextManager[ProjectNames]:
         """Not asked for here."""
@@ -115,7 +120,9 @@ class Serving:
 
 
 @asynccontextmanager
-async def serving(oracle: ScriptedOracle, folder: Path, *, port: int = 0, disk: Disk | None = None) -> AsyncIterator[Serving]:
+async def serving(
+    oracle: ScriptedOracle, folder: Path, *, port: int = 0, disk: Disk | None = None
+) -> AsyncIterator[Serving]:
     """The file side on `port`, with its store in `folder`."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_filestore(folder, disk=disk))
@@ -222,12 +229,6 @@ def worker(folder: Path, decisions: Sequence[Decision], environ: Mapping[str, st
             process.stdout.close()
 
 
-def path_here(decision: Decision) -> str:
-    """The path at which the file of a decision is served."""
-    parsed = parse_file_path(decision.path)
-    return file_path(parsed.address, parse_file_name(decision.file))
-
-
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -243,4 +244,8 @@ async def _serve_for_ever(folder: Path, port: int, decisions: list[Decision]) ->
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve_for_ever(Path(sys.argv[1]), int(sys.argv[2]), msgspec.json.decode(sys.stdin.buffer.read(), type=list[Decision])))
+    asyncio.run(
+        _serve_for_ever(
+            Path(sys.argv[1]), int(sys.argv[2]), msgspec.json.decode(sys.stdin.buffer.read(), type=list[Decision])
+        )
+    )

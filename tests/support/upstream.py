@@ -181,6 +181,11 @@ class Upstream:
             seen = list(self._hits)
         return seen if what is None else [hit for hit in seen if hit.path == self.path_of(what)]
 
+    def forget(self) -> None:
+        """Nobody has asked for anything."""
+        with self._lock:
+            self._hits.clear()
+
     def path_of(self, what: str | Dist) -> str:
         """The path of a file, of a project's page, or the path itself."""
         if isinstance(what, str):

@@ -120,6 +120,11 @@ async def endless(request: web.Request, answer: Answer) -> web.StreamResponse:
     return await _stream(request, answer, _endless(answer.body), length=None)
 
 
+async def no_length(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """The right body, with no length told."""
+    return await _stream(request, answer, _once(answer.body), length=None)
+
+
 async def redirect_loop(request: web.Request, answer: Answer) -> web.StreamResponse:
     """A redirect to itself."""
     return await redirect(request.path)(request, answer)
@@ -168,6 +173,7 @@ NAMED: dict[str, Fault] = {
     "corrupt": corrupt,
     "too long": too_long,
     "endless": endless,
+    "no length": no_length,
     "redirect loop": redirect_loop,
     "gzip bomb": gzip_bomb,
     "drip": slow(bytes_per_s=DRIP_BYTES_PER_S),
@@ -211,6 +217,10 @@ async def _paced(data: bytes, step: int, pause_seconds: float) -> AsyncIterator[
     for offset in range(0, len(data), step):
         yield data[offset : offset + step]
         await asyncio.sleep(pause_seconds)
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 async def _endless(data: bytes) -> AsyncIterator[bytes]:
