@@ -1,0 +1,363 @@
+"""Fetches without any network: sources that a test scripts, and another process played by the test itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from index_frontend.fill import Asker, Fills, Flight, Reporter, Transfer
+from index_frontend.ports import (
+    Held,
+    Source,
+    SourceAway,
+    SourceGone,
+    SourceWrong,
+    StorageBroken,
+    Verified,
+    Wanted,
+    Writer,
+)
+from index_frontend.storage.memory import MemoryStore, MemoryWriter
+from matrix_pypi_bot.wire.digests import Sha256, sha256_of
+from matrix_pypi_bot.wire.messages import Observed, Stored
+from matrix_pypi_bot.wire.names import ProjectName
+from matrix_pypi_bot.wire.problems import Problem
+from tests.support.file_side import ScriptedOracle
+
+BODY = bytes(range(256)) * 1000
+DIGEST = sha256_of(BODY)
+TAIL_BYTES = 65_536
+WRONG = b"!" + BODY[1:]
+FILE = "mxa-1.0-py3-none-any.whl"
+OTHER_BYTES = f"matrix-pypi: {FILE}: upstream sent other bytes than the index names"
+
+
+def wanted(body: bytes = BODY, *, size: int | None = len(BODY)) -> Wanted:
+    return Wanted(
+        sha256=sha256_of(body),
+        size=size,
+        urls=(),
+        opened_origins=frozenset(),
+        project=ProjectName("mxa"),
+        name=FILE,
+        max_bytes=1 << 20,
+        rule="R8",
+    )
+
+
+@dataclass
+class Scripted:
+    """A source that sends `body` in pieces; `ends` after so many bytes with `problem`, and waits at `holds` for `go`."""
+
+    body: bytes = BODY
+    name: str = "upstream"
+    ends: int | None = None
+    problem: Problem | None = None
+    refusal: Problem | None = None
+    holds: int | None = None
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    tells_size: bool = True
+    starts: list[int] = field(default_factory=list)
+
+    def ways(self, wanted: Wanted) -> tuple[Wanted, ...]:
+        return (wanted,)
+
+    @asynccontextmanager
+    async def fetch(self, wanted: Wanted, start: int = 0) -> AsyncIterator[_Body]:
+        self.starts.append(start)
+        if self.refusal is not None:
+            raise self.refusal
+        yield _Body(self, start)
+
+
+@dataclass
+class _Body:
+    source: Scripted
+    start: int
+
+    @property
+    def size(self) -> int | None:
+        return len(self.source.body) if self.source.tells_size else None
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        stop = len(self.source.body) if self.source.ends is None else self.source.ends
+        position = self.start
+        while position < stop:
+            if self.source.holds is not None and position >= self.source.holds:
+                await self.source.go.wait()
+            piece = self.source.body[position : min(position + 10_000, stop)]
+            position += len(piece)
+            yield piece
+        if self.source.problem is not None:
+            raise self.source.problem
+
+
+@dataclass
+class World:
+    store: MemoryStore
+    oracle: ScriptedOracle
+    fills: Fills
+
+
+@asynccontextmanager
+async def world(*sources: Source, store: MemoryStore | None = None) -> AsyncIterator[World]:
+    store, oracle = store or MemoryStore(), ScriptedOracle()
+    reporter = Reporter(store, oracle)
+    reports = asyncio.create_task(reporter.run())
+    fills = Fills(store, sources, oracle, reporter)
+    yield World(store, oracle, fills)
+    await fills.close()
+    reports.cancel()
+    await asyncio.gather(reports, return_exceptions=True)
+
+
+async def transfer_of(flight: Flight, before: Transfer | None = None) -> Transfer:
+    got = await flight.next(before)
+    assert isinstance(got, Transfer)
+    return got
+
+
+async def read(flight: Flight) -> bytes:
+    """The whole body, as a client who has got nothing yet."""
+    before: Transfer | None = None
+    while True:
+        transfer = before = await transfer_of(flight, before)
+        with transfer.reading():
+            try:
+                await transfer.whole()
+            except Problem:
+                continue
+            out = b""
+            while len(out) < transfer.released:
+                out += await transfer.read(len(out), 1 << 20)
+            return out
+
+
+async def stored(store: MemoryStore, sha256: Sha256 = DIGEST) -> Held:
+    async with asyncio.timeout(5):
+        while (held := store.held(sha256)) is None:
+            await asyncio.sleep(0.001)
+    return held
+
+
+@pytest.mark.parametrize("tells_size", [True, False])
+@pytest.mark.parametrize("size", [len(BODY), None])
+@pytest.mark.parametrize("body", [BODY, BODY[:1000], b""], ids=["large", "small", "empty"])
+async def test_what_a_source_sends_is_let_out_and_stored(body: bytes, size: int | None, tells_size: bool) -> None:
+    async with world(Scripted(body, tells_size=tells_size)) as here:
+        flight = here.fills.join(wanted(body, size=None if size is None else len(body)), None)
+        assert await read(flight) == body
+        held = await stored(here.store, sha256_of(body))
+        assert here.store.open(held).read() == body
+
+
+async def test_a_source_that_breaks_off_is_continued_by_the_next_one() -> None:
+    first = Scripted(ends=100_000, problem=SourceAway("matrix-pypi: broke off"))
+    second = Scripted()
+    async with world(first, second) as here:
+        assert await read(here.fills.join(wanted(), None)) == BODY
+    assert (first.starts, second.starts) == ([0], [100_000])
+
+
+async def test_after_wrong_bytes_another_source_is_asked_from_the_start() -> None:
+    wrong, right = Scripted(WRONG), Scripted()
+    async with world(wrong, right) as here:
+        assert await read(here.fills.join(wanted(), None)) == BODY
+        assert here.oracle.observed == [
+            Observed(
+                project="mxa",
+                file=FILE,
+                expected_sha256=DIGEST,
+                sha256=sha256_of(WRONG),
+                size=len(WRONG),
+                source="upstream",
+                reason=f"expected sha256 {DIGEST}, got {sha256_of(WRONG)}",
+            )
+        ]
+        assert await here.store.was_wrong(DIGEST)
+    assert (wrong.starts, right.starts) == ([0], [0])
+
+
+async def test_who_has_bytes_of_a_wrong_transfer_is_told_and_others_go_on() -> None:
+    wrong, right = Scripted(WRONG, holds=200_000), Scripted()
+    async with world(wrong, right) as here:
+        flight = here.fills.join(wanted(), None)
+        transfer = await transfer_of(flight)
+        with transfer.reading():
+            await transfer.until(100_000)
+            assert (await transfer.read(0, 10)) == WRONG[:10]
+            assert transfer.released <= len(BODY) - TAIL_BYTES
+            wrong.go.set()
+            with pytest.raises(SourceWrong):
+                await transfer.whole()
+        assert await read(flight) == BODY
+
+
+@pytest.mark.parametrize(
+    ("sources", "told"),
+    [
+        ([Scripted(refusal=SourceGone("gone"))], "gone"),
+        ([Scripted(refusal=SourceGone("gone")), Scripted(refusal=SourceAway("away"))], "away"),
+        ([Scripted(refusal=SourceAway("away")), Scripted(refusal=SourceGone("gone"))], "away"),
+        ([Scripted(refusal=SourceAway("away")), Scripted(refusal=SourceWrong("wrong"))], "wrong"),
+        ([Scripted(WRONG), Scripted(refusal=SourceGone("gone"))], OTHER_BYTES),
+        ([], f"matrix-pypi: nobody told where {FILE} is"),
+    ],
+)  # fmt: skip
+async def test_when_no_source_has_it_the_worst_is_told(sources: Sequence[Source], told: str) -> None:
+    async with world(*sources) as here:
+        with pytest.raises(Problem) as caught:
+            await read(here.fills.join(wanted(), None))
+        assert caught.value.detail == told
+        assert here.store.held(DIGEST) is None
+        assert here.store.follow(DIGEST) is None
+
+
+async def test_who_asks_after_a_failure_starts_a_new_fetch() -> None:
+    source = Scripted(WRONG)
+    async with world(source) as here:
+        first = here.fills.join(wanted(), None)
+        with pytest.raises(SourceWrong):
+            await read(first)
+        source.body = BODY
+        second = here.fills.join(wanted(), None)
+        assert second is not first
+        assert await read(second) == BODY
+
+
+async def test_all_who_want_an_object_join_one_fetch_and_are_reported_by_name() -> None:
+    source = Scripted(holds=0)
+    async with world(source) as here:
+        flights = {here.fills.join(wanted(), Asker("mxa", name)) for name in ("a.whl", "b.whl", "a.whl")}
+        flights.add(here.fills.join(wanted(), None))
+        assert len(flights) == 1
+        source.go.set()
+        held = await stored(here.store)
+        async with asyncio.timeout(5):
+            while len(here.oracle.stored) < 2:
+                await asyncio.sleep(0.001)
+
+    def report(file: str) -> Stored:
+        return Stored(project="mxa", file=file, sha256=DIGEST, size=len(BODY), cid=held.cid, source="upstream")
+
+    assert sorted(here.oracle.stored, key=lambda one: one.file) == [report("a.whl"), report("b.whl")]
+    assert source.starts == [0]
+
+
+async def test_closing_stops_fetches_and_tells_their_readers() -> None:
+    source = Scripted(holds=100_000)
+    async with world(source) as here:
+        flight = here.fills.join(wanted(), None)
+        await (await transfer_of(flight)).until(50_000)
+        await here.fills.close()
+        with pytest.raises(SourceAway, match="stopped"):
+            await read(flight)
+        assert here.store.follow(DIGEST) is None
+
+
+async def test_bytes_are_out_although_the_store_fails_at_the_last_step() -> None:
+    class Failing(MemoryStore):
+        @asynccontextmanager
+        async def writer(self, sha256: Sha256) -> AsyncIterator[MemoryWriter | Held | None]:
+            async with super().writer(sha256) as writer:
+                assert isinstance(writer, MemoryWriter)
+
+                async def commit(verified: Verified) -> Held:
+                    raise StorageBroken("no fsync")
+
+                writer.commit = commit  # type: ignore[method-assign]
+                yield writer
+
+    async with world(Scripted(), store=Failing()) as here:
+        assert await read(here.fills.join(wanted(), Asker("mxa", FILE))) == BODY
+    assert here.oracle.stored == []
+
+
+# Another process ------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def another_process(store: MemoryStore) -> AsyncIterator[Writer]:
+    async with store.writer(DIGEST) as writer:
+        assert writer is not None
+        assert not isinstance(writer, Held)
+        yield writer
+
+
+async def test_what_another_process_receives_is_let_out_but_for_its_tail() -> None:
+    source = Scripted()
+    async with world(source) as here:
+        async with another_process(here.store) as writer:
+            flight = here.fills.join(wanted(), None)
+            await writer.write(BODY[:150_000])
+            await writer.expect(len(BODY))
+            transfer = await transfer_of(flight)
+            with transfer.reading():
+                await transfer.until(149_999)
+                assert (transfer.total, transfer.released) == (len(BODY), 150_000)
+                await writer.write(BODY[150_000:])
+                await transfer.until(len(BODY) - TAIL_BYTES - 1)
+                await asyncio.sleep(0.1)
+                assert transfer.released == len(BODY) - TAIL_BYTES
+                await writer.commit(Verified(DIGEST, len(BODY)))
+        assert await read(flight) == BODY
+    assert source.starts == []
+
+
+async def test_without_a_length_the_tail_of_what_came_so_far_is_held_back() -> None:
+    async with world(Scripted()) as here, another_process(here.store) as writer:
+        flight = here.fills.join(wanted(), None)
+        await writer.write(BODY[:100_000])
+        async with asyncio.timeout(5):
+            while flight._transfer is None or not flight._transfer.released:
+                await asyncio.sleep(0.001)
+        assert flight._transfer.released == 100_000 - TAIL_BYTES
+
+
+async def test_when_the_other_process_gives_up_its_readers_are_told_and_the_rest_is_our_turn() -> None:
+    source = Scripted()
+    async with world(source) as here:
+        async with another_process(here.store) as writer:
+            flight = here.fills.join(wanted(), None)
+            await writer.write(WRONG[:150_000])
+            await writer.expect(len(BODY))
+            begun = await transfer_of(flight)
+            with begun.reading():
+                await begun.until(100_000)
+        with pytest.raises(SourceAway, match="stopped"):
+            await begun.whole()
+        assert await read(flight) == BODY
+    assert source.starts == [0]
+
+
+async def test_a_part_that_the_other_process_began_anew_is_not_mixed_with_the_old_one() -> None:
+    async with world(Scripted(refusal=SourceAway("never asked"))) as here:
+        async with another_process(here.store) as writer:
+            flight = here.fills.join(wanted(), None)
+            await writer.write(WRONG)
+            await writer.expect(len(BODY))
+            begun = await transfer_of(flight)
+            with begun.reading():
+                await begun.until(100_000)
+                await writer.restart()
+                await writer.write(BODY)
+                with pytest.raises(SourceAway):
+                    await begun.whole()
+            await writer.commit(Verified(DIGEST, len(BODY)))
+        got = await flight.next(begun)
+        assert isinstance(got, Held) or await read(flight) == BODY
+
+
+async def test_what_another_process_has_stored_meanwhile_is_not_fetched() -> None:
+    source = Scripted()
+    async with world(source) as here:
+        async with another_process(here.store) as writer:
+            await writer.write(BODY)
+            held = await writer.commit(Verified(DIGEST, len(BODY)))
+        flight = here.fills.join(wanted(), None)
+        assert await flight.next() == held
+    assert source.starts == []
