@@ -209,6 +209,10 @@ class Ledger(Protocol):
         """The highest serial ever observed there: serials of two indexes cannot be compared."""
         ...
 
+    async def heard_of(self, project: ProjectName) -> bool:
+        """Whether the ledger has anything about the project: pages shown, digests, overrides. One quick question."""
+        ...
+
     async def override(self, row: OverrideRow) -> None: ...
 
     async def overrides(self, project: ProjectName) -> list[OverrideRow]:

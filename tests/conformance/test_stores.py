@@ -190,6 +190,27 @@ async def test_overrides_come_oldest_first(store: Store) -> None:
         assert await tables.ledger.overrides(MXB) == []
 
 
+async def test_whatever_is_known_of_a_project_it_was_heard_of(store: Store) -> None:
+    order = OverrideRow(
+        statement_id="1" * 64, project=MXA, file=None, action="quarantine", sha256=None, reason="", at_ms=4
+    )
+    accepted = Accepted(project=MXA, file=WHEEL, sha256=A, size=3, at_ms=1, by="served", serial=7)
+    writes = (
+        lambda ledger: ledger.own_view(MXA, PYPI, None, A, at_ms=1),
+        lambda ledger: ledger.accept(accepted),
+        lambda ledger: ledger.see_first(MXA, {WHEEL: A}, at_ms=1),
+        lambda ledger: ledger.override(order),
+    )
+    for write in writes:
+        with pytest.raises(ZeroDivisionError):
+            async with store.transaction() as tables:
+                assert not await tables.ledger.heard_of(MXA)
+                await write(tables.ledger)
+                assert await tables.ledger.heard_of(MXA)
+                assert not await tables.ledger.heard_of(MXB)
+                raise ZeroDivisionError
+
+
 async def test_leaves_are_numbered_without_gaps_also_after_a_rollback(store: Store) -> None:
     async with store.transaction() as tables:
         assert await tables.ledger.append_leaf("a", bytes(32)) == 0

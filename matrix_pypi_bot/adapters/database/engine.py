@@ -19,9 +19,10 @@ from mautrix.util.async_db import Connection, Database, DatabaseException, Schem
 
 from matrix_pypi_bot.adapters.database.ledger import LedgerTables
 from matrix_pypi_bot.adapters.database.mail import MailTables
+from matrix_pypi_bot.adapters.database.sqlite import SqliteConnection
 from matrix_pypi_bot.adapters.database.upgrade import UPGRADES
 from matrix_pypi_bot.adapters.database.views import ViewTables
-from matrix_pypi_bot.ports import StoreAway
+from matrix_pypi_bot.ports import Ledger, Mail, StoreAway, Transaction, Views
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode, clean_line
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,9 @@ class DatabaseTransaction:
     __slots__ = ("ledger", "mail", "views")
 
     def __init__(self, connection: Connection, scheme: Scheme) -> None:
-        self.ledger = LedgerTables(connection, scheme)
-        self.views = ViewTables(connection, scheme)
-        self.mail = MailTables(connection, scheme)
+        self.ledger: Ledger = LedgerTables(connection, scheme)
+        self.views: Views = ViewTables(connection, scheme)
+        self.mail: Mail = MailTables(connection, scheme)
 
 
 class DatabaseStore:
@@ -76,7 +77,7 @@ class DatabaseStore:
         self._database = database
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[DatabaseTransaction]:
+    async def transaction(self) -> AsyncIterator[Transaction]:
         """See `ports.Store.transaction`. One runs at a time, so what a transaction read cannot have changed when it writes."""
         async with contextlib.AsyncExitStack() as stack:
             try:
@@ -86,7 +87,7 @@ class DatabaseStore:
                 raise StoreAway(f"no connection to the database: {_cause(error)}") from error
             try:
                 async with _begun(connection):
-                    yield DatabaseTransaction(connection, self._database.scheme)
+                    yield DatabaseTransaction(_quick(connection), self._database.scheme)
             except _AWAY as error:
                 raise StoreAway(f"the database failed: {_cause(error)}") from error
 
@@ -144,6 +145,12 @@ async def _begun(connection: Connection) -> AsyncIterator[None]:
         # Queued behind whatever the worker thread still runs; nothing happens when the transaction is over already.
         await asyncio.shield(asyncio.ensure_future(connection.wrapped.rollback()))
         raise
+
+
+def _quick(connection: Connection) -> Connection:
+    if connection.scheme == Scheme.POSTGRES:
+        return connection
+    return SqliteConnection(connection.scheme, connection.wrapped, connection.log)
 
 
 def _cause(error: BaseException) -> str:

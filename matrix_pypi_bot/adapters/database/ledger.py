@@ -178,6 +178,16 @@ class LedgerTables:
         )
         return floor
 
+    async def heard_of(self, project: ProjectName) -> bool:
+        found = await self._db.fetchval(
+            "SELECT 1 WHERE EXISTS (SELECT 1 FROM own_view WHERE project = $1) "
+            "OR EXISTS (SELECT 1 FROM own_digest WHERE project = $1) "
+            "OR EXISTS (SELECT 1 FROM first_digest WHERE project = $1) "
+            "OR EXISTS (SELECT 1 FROM operator_override WHERE project = $1)",
+            project,
+        )
+        return found is not None
+
     async def override(self, row: OverrideRow) -> None:
         await self._db.execute(
             "INSERT INTO operator_override (statement_id, project, file, action, sha256, reason, at_ms) "
