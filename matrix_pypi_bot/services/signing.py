@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from matrix_pypi_bot.core.envelope import Envelope
+from matrix_pypi_bot.core.envelope import Envelope, StatementId
 from matrix_pypi_bot.core.events import Checked, check_envelope, sign_statement
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.signers import MIRROR, WATCHER, Keys, PinnedKey, SigningKey
@@ -15,7 +15,7 @@ from matrix_pypi_bot.ports import EnvelopeRow, Transaction
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 
-Chain = tuple[SignedBy, int, str | None, Instant]
+Chain = tuple[SignedBy, int, StatementId | None, Instant]
 """What a chained statement says of itself: its signer, `seq`, `prev` and `issued`."""
 
 
@@ -50,7 +50,8 @@ class Voice:
         draft = predicate((self._signer(), 1, None, Instant.of_ms(now_ms)))
         project = draft.about_project()
         seq, prev = await tables.ledger.chain(self.keyid, ProjectName(project) if project else None)
-        final = predicate((self._signer(), seq + 1, prev, Instant.of_ms(now_ms)))
+        last = StatementId(prev) if prev is not None else None
+        final = predicate((self._signer(), seq + 1, last, Instant.of_ms(now_ms)))
         envelope = sign_statement(subjects, final, self._key)
         checked = check_envelope(envelope.to_json(), self._known, type(final))
         await keep_own(tables, checked, org=self.org, file=file, seq=final.seq, now_ms=now_ms)

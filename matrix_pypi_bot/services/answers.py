@@ -1,0 +1,150 @@
+"""What frontends ask: a project's finished page, or whether one file may be served, which bytes it is and where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from matrix_pypi_bot.core.index_file import IndexFile
+from matrix_pypi_bot.ports import Clock, Store
+from matrix_pypi_bot.services.known import Finished, Known, View
+from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.refresh import Refresher
+from matrix_pypi_bot.services.rule import GONE_REVISION
+from matrix_pypi_bot.services.signing import Voice
+from matrix_pypi_bot.wire.digests import Sha256
+from matrix_pypi_bot.wire.messages import Decision, FileDecision, PageState, encode
+from matrix_pypi_bot.wire.names import FileName, ProjectName, file_path
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageAnswer:
+    """A finished page: how it stands now, and its document, of which `body` lacks the `_view` (see `document`)."""
+
+    state: PageState
+    body: bytes
+
+    def document(self) -> bytes:
+        """The finished page with its `_view`. One copy, nothing of it is read."""
+        return b"".join((b'{"_view":', encode(self.state), b",", memoryview(self.body)[1:]))
+
+
+class Answers:
+    """Answers about what is known now."""
+
+    def __init__(self, *, projects: Projects, refresher: Refresher, store: Store, clock: Clock, voice: Voice) -> None:
+        self._projects = projects
+        self._refresher = refresher
+        self._store = store
+        self._clock = clock
+        self._voice = voice
+
+    async def page(self, project: ProjectName, *, refresh: bool = False) -> PageAnswer:
+        """The project's page; `refresh` asks upstream first.
+
+        Raises Problem: REFUSED for a project that is denied (upstream is not asked), NOT_FOUND for one that is not there or no more,
+        UPSTREAM_AWAY also when upstream is away and nothing of the page may be served, UPSTREAM_WRONG; StoreAway.
+        """
+        refused = self._projects.rulebook.refused_project(await self._projects.load(project))
+        if refused is not None:
+            raise Problem(refused.reason, code=ProblemCode.REFUSED)
+        known = await self._refresher.up_to_date(project, refresh=refresh)
+        seq = self._projects.seq  # before anything is awaited: the page has all changes up to here
+        view, finished = _finished(known)
+        if finished.revision == GONE_REVISION:
+            raise Problem(f"matrix-pypi: R10 removed upstream: {project}", code=ProblemCode.NOT_FOUND)
+        if finished.nothing is not None:
+            raise Problem(f"{finished.nothing.reason}: {project}", code=ProblemCode.UPSTREAM_AWAY)
+        state = PageState(
+            state=view.told_state,
+            age_seconds=round(view.age_seconds(self._clock.now_ms()), 3),
+            fresh_seconds=round(self._refresher.fresh_seconds(known), 3),
+            revision=finished.revision,
+            seq=seq,
+            opened_origins=view.opened_origins,
+        )
+        return PageAnswer(state=state, body=finished.body)
+
+    async def decision(self, project: ProjectName, file: FileName, path: str | None) -> Decision:
+        """The decision on `file`; `path` is where a client asked for it, which must be the file's own if it is to be served.
+
+        When the page does not name it, upstream is asked once more, past its caches, if nobody did within five seconds. Raises
+        Problem: NOT_FOUND when no page ever named the file, or not at this path; UPSTREAM_AWAY, UPSTREAM_WRONG; StoreAway.
+        """
+        refused = self._projects.rulebook.refused_project(await self._projects.load(project))
+        if refused is not None:
+            return Decision(
+                action=refused.action,
+                http=refused.http,
+                rule=refused.rule,
+                reason=refused.reason,
+                project=project,
+                file=file,
+                path=path or "",
+                seq=self._projects.seq,
+            )
+        answer = self._decision(await self._refresher.up_to_date(project), file, path)
+        if answer is None:
+            answer = self._decision(await self._refresher.up_to_date(project, refresh=True), file, path)
+        if answer is None:
+            raise Problem(f"no page of {project} names {path or file}", code=ProblemCode.NOT_FOUND)
+        return await self._with_witnesses(answer)
+
+    def _decision(self, known: Known, file: FileName, path: str | None) -> Decision | None:
+        view, finished = _finished(known)
+        decision, entry = finished.decisions.get(file), finished.files.get(file)
+        if decision is None:
+            decision = self._projects.rulebook.decide_unlisted(known, file)
+            entry = None
+        if decision is None:
+            return None
+        own_path = file_path(entry.address, file) if entry is not None else None
+        if decision.serves and path not in (None, own_path):
+            return None  # a good file under an address that is not its own
+        return self._told(view, known, decision, entry, file=file, path=own_path or path or "")
+
+    def _told(
+        self,
+        view: View,
+        known: Known,
+        decision: FileDecision,
+        entry: IndexFile | None,
+        *,
+        file: FileName,
+        path: str,
+    ) -> Decision:
+        metadata = entry.core_metadata if entry is not None else False
+        return Decision(
+            action=decision.action,
+            http=decision.http,
+            rule=decision.rule,
+            reason=decision.reason,
+            project=known.project,
+            file=file,
+            path=path,
+            sha256=entry.sha256 if entry is not None else None,
+            size=entry.size if entry is not None else None,
+            core_metadata_sha256=None if isinstance(metadata, bool) else metadata,
+            urls=(entry.url,) if entry is not None else (),
+            opened_origins=view.opened_origins,
+            view_age_seconds=round(view.age_seconds(self._clock.now_ms()), 3),
+            seq=self._projects.seq,
+        )
+
+    async def _with_witnesses(self, decision: Decision) -> Decision:
+        """With the organisations that attested the digest: here, whether this one did."""
+        if not decision.serves or decision.sha256 is None:
+            return decision
+        async with self._store.transaction() as tables:
+            signed = await tables.ledger.signed(self._voice.keyid, FileName(decision.file))
+        if signed != Sha256(decision.sha256):
+            return decision
+        return msgspec.structs.replace(decision, attested_by=(self._voice.org,))
+
+
+def _finished(known: Known) -> tuple[View, Finished]:
+    assert known.view is not None, "who is up to date has a view"
+    assert known.finished is not None, "a view is always finished"
+    return known.view, known.finished

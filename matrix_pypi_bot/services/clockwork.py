@@ -1,0 +1,105 @@
+"""What time alone changes: pages that clients with lock files never ask for, upstream that is back, reports that wait, old rows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from matrix_pypi_bot.ports import Clock, Store
+from matrix_pypi_bot.services.attest import Attester
+from matrix_pypi_bot.services.known import View
+from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.refresh import Refresher
+from matrix_pypi_bot.wire.names import ProjectName
+from matrix_pypi_bot.wire.problems import Problem
+
+log = logging.getLogger(__name__)
+
+BUDGET: Final = 20  # pages a round: upstream must not notice that we watch over thousands of projects
+LATELY_MS: Final = 7 * 86_400_000  # a project that nobody asked for in a week is read again when somebody does
+KEPT_CHANGES: Final = 10_000
+KEPT_SENDERS_MS: Final = 90 * 86_400_000
+ROUND_SECONDS: Final = 30.0
+_DAY_MS: Final = 86_400_000
+
+
+class Clockwork:
+    """Rounds. `daily()` is awaited about once a day, e.g. to renew what expires."""
+
+    def __init__(
+        self,
+        *,
+        projects: Projects,
+        refresher: Refresher,
+        attester: Attester,
+        store: Store,
+        clock: Clock,
+        refresh_served_seconds: float,
+        retry_seconds: float,
+        daily: Callable[[], Awaitable[object]],
+    ) -> None:
+        self._projects = projects
+        self._refresher = refresher
+        self._attester = attester
+        self._store = store
+        self._clock = clock
+        self._served_ms = int(refresh_served_seconds * 1000)
+        self._round_seconds = max(0.05, min(ROUND_SECONDS, retry_seconds, refresh_served_seconds or ROUND_SECONDS))
+        self._daily = daily
+        self._next_day_ms = clock.now_ms() + _DAY_MS
+
+    async def run(self) -> None:
+        """Goes round until cancelled."""
+        while True:
+            await asyncio.sleep(self._round_seconds)
+            try:
+                await self.go_round()
+            except Problem as problem:
+                log.warning("clockwork must wait", extra={"reason": problem.detail})
+
+    async def go_round(self) -> None:
+        """One round. Raises Problem when the database is away."""
+        await self._look_for_upstream()
+        for project in self._old()[:BUDGET]:
+            await self._read_again(project)
+        await self._attester.try_again(BUDGET)
+        now_ms = self._clock.now_ms()
+        if now_ms >= self._next_day_ms:
+            self._next_day_ms = now_ms + _DAY_MS
+            await self._daily()
+            async with self._store.transaction() as tables:
+                await tables.views.forget_changes(KEPT_CHANGES)
+                await tables.ledger.forget_senders(now_ms - KEPT_SENDERS_MS)
+
+    async def _look_for_upstream(self) -> None:
+        """Reads pages again whose last reading failed: one finds out, the others follow when it went well."""
+        for project in self._down()[:BUDGET]:
+            await self._read_again(project)
+            if project in self._down():
+                return
+
+    def _down(self) -> list[ProjectName]:
+        return [project for project, view in self._lately() if view.state == "down"]
+
+    def _old(self) -> list[ProjectName]:
+        """Views older than the setting allows, the oldest first."""
+        if not self._served_ms:
+            return []
+        before_ms = self._clock.now_ms() - self._served_ms
+        live = [(view.checked_ms, project) for project, view in self._lately() if view.state != "down"]
+        return [project for checked_ms, project in sorted(live) if checked_ms <= before_ms]
+
+    def _lately(self) -> list[tuple[ProjectName, View]]:
+        """Projects that somebody asked for lately, and the views held of them."""
+        since_ms = self._clock.now_ms() - LATELY_MS
+        used = [project for project, used_ms in list(self._refresher.used.items()) if used_ms > since_ms]
+        held = [(project, self._projects.held(project)) for project in used]
+        return [(project, known.view) for project, known in held if known is not None and known.view is not None]
+
+    async def _read_again(self, project: ProjectName) -> None:
+        try:
+            await self._refresher.read_again(project)
+        except Problem as problem:
+            log.info("page not read again", extra={"project": project, "reason": problem.detail})

@@ -1,0 +1,98 @@
+"""Why a file is served or refused: the decision, and everything that was known when it was made, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from matrix_pypi_bot.core.instants import Instant
+from matrix_pypi_bot.ports import PROJECT_ROOM, Clock, EnvelopeRow, Store
+from matrix_pypi_bot.services.known import Known
+from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.wire.messages import Evidence, Explanation, FileDecision
+from matrix_pypi_bot.wire.names import FileName, ProjectName
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+
+class Explainer:
+    """Explains what is known; asks nobody and changes nothing."""
+
+    def __init__(self, *, projects: Projects, store: Store, clock: Clock) -> None:
+        self._projects = projects
+        self._store = store
+        self._clock = clock
+
+    async def explain(self, project: ProjectName, file: FileName | None = None) -> Explanation:
+        """The decision and the evidence of `file`, or of every file of the project. Raises Problem (NOT_FOUND), StoreAway."""
+        known = await self._projects.load(project)
+        decisions = self._decisions(known, file)
+        if known.is_blank or (file is not None and not decisions):
+            raise Problem(
+                f"nothing is known of {file or project}",
+                hint="ask for its page or its file first",
+                code=ProblemCode.NOT_FOUND,
+            )
+        async with self._store.transaction() as tables:
+            statements = await tables.ledger.attestations(project)
+            room = await tables.mail.room(f"{PROJECT_ROOM}{project}")
+        view = known.view
+        return Explanation(
+            project=project,
+            state=view.told_state if view is not None else "down",
+            view_age_seconds=view.age_seconds(self._clock.now_ms()) if view is not None else 0.0,
+            serial=view.page.serial if view is not None else known.serial_floor,
+            room=room.room_id if room is not None else None,
+            files=decisions,
+            evidence={name: tuple(self._evidence(known, FileName(name), statements)) for name in decisions},
+        )
+
+    def _decisions(self, known: Known, file: FileName | None) -> dict[str, FileDecision]:
+        """Of every file that is listed now or was accepted here, or of the one."""
+        told = known.finished.decisions if known.finished is not None else {}
+        names = sorted({*told, *known.lasting()}) if file is None else [file]
+        found: dict[str, FileDecision] = {}
+        for name in names:
+            decision = told.get(name) or self._projects.rulebook.decide_unlisted(known, name)
+            if decision is not None:
+                found[name] = decision
+        return found
+
+    def _evidence(self, known: Known, file: FileName, statements: Sequence[EnvelopeRow]) -> Iterator[Evidence]:
+        view = known.view
+        if view is not None:
+            listed = view.page.files.get(file)
+            what = "names it" if listed is not None else "does not list it"
+            state = {"live": "upstream", "down": "upstream, before it went away,", "gone": "upstream"}[view.state]
+            sha256 = listed.sha256 if listed is not None else None
+            yield Evidence(kind="upstream", sha256=sha256, detail=f"{state} {what}", at=_moment(view.checked_ms))
+            for sha in sorted(view.page.conflicted.get(file, ())):
+                yield Evidence(kind="upstream", sha256=sha, detail="listed twice, with different digests")
+        if (first := known.first_seen.get(file)) is not None:
+            yield Evidence(kind="first-seen", sha256=first, detail="the first digest that upstream ever named")
+        if (accepted := known.accepted.get(file)) is not None:
+            detail = f"accepted here when it was served, {accepted.size} bytes"
+            yield Evidence(kind="ledger", sha256=accepted.sha256, detail=detail, at=_moment(accepted.at_ms))
+        for order in (known.orders.project, known.orders.files.get(file)):
+            if order is not None:
+                yield Evidence(
+                    kind="override",
+                    sha256=order.sha256,
+                    detail=f"{order.action}: {order.reason}",
+                    at=_moment(order.at_ms),
+                    statement_id=order.statement_id,
+                )
+        _, denied = self._projects.rulebook.evidence(known, file)
+        if denied is not None:
+            yield Evidence(kind="policy", sha256=None, detail=denied)
+        for row in statements:
+            if row.file == file:
+                yield Evidence(
+                    kind="attestation",
+                    sha256=row.sha256,
+                    detail=f"by {row.org}, received by way of: {row.via}",
+                    at=_moment(row.first_seen_ms),
+                    statement_id=row.id,
+                )
+
+
+def _moment(milliseconds: int) -> str:
+    return str(Instant.of_ms(milliseconds))

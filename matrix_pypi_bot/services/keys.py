@@ -1,0 +1,117 @@
+"""The organisation's key manifest: which keys speak in its name. Signed by its root when it is missing, changed or about to expire."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from matrix_pypi_bot.core.events import Checked, check_envelope, post_of, sign_statement
+from matrix_pypi_bot.core.instants import Instant
+from matrix_pypi_bot.core.keyring import Keyring, Member, PinnedOrg, build_keyring, root_keys
+from matrix_pypi_bot.core.rejected import Rejected
+from matrix_pypi_bot.core.signers import MIRROR, WATCHER, SigningKey
+from matrix_pypi_bot.core.statements.keys import ListedKey, Log, Manifest, RootKey
+from matrix_pypi_bot.ports import TRUST_ROOM, Clock, Store, Transaction
+from matrix_pypi_bot.services.signing import keep_own
+from matrix_pypi_bot.wire.digests import sha256_of
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+log = logging.getLogger(__name__)
+
+VALID_SECONDS: Final = 90 * 86_400
+RENEW_SECONDS: Final = 30 * 86_400  # before it expires
+
+
+@dataclass(frozen=True, slots=True)
+class Organisation:
+    """Who signs: the name in every statement, the root key and the mirror key."""
+
+    name: str
+    root: SigningKey
+    mirror: SigningKey
+
+    @property
+    def pinned(self) -> PinnedOrg:
+        """The organisation as it pins itself."""
+        return PinnedOrg(name=self.name, roots=(self.root.public,), threshold=1, roles=frozenset({MIRROR, WATCHER}))
+
+    @property
+    def log_origin(self) -> str:
+        """The first line of the checkpoints of its log."""
+        return f"{self.name}/matrix-pypi"
+
+
+async def ensure_manifest(store: Store, clock: Clock, organisation: Organisation, *, bot_mxid: str) -> Manifest:
+    """The manifest that holds now; made, kept, logged and queued for the trust room when there is none that will do.
+
+    `bot_mxid` names its slot there. Raises StoreAway, and Problem (CONFIGURATION) for a mirror key that was revoked.
+    """
+    now_ms = clock.now_ms()
+    async with store.transaction() as tables:
+        held, highest = await _held(tables, organisation)
+        if held is not None and _will_do(held, organisation, Instant.of_ms(now_ms)):
+            return held
+        checked = _signed(organisation, held, highest + 1, Instant.of_ms(now_ms))
+        manifest = checked.statement.predicate
+        assert isinstance(manifest, Manifest), "that is what was signed"
+        await keep_own(tables, checked, org=organisation.name, file=None, seq=manifest.version, now_ms=now_ms)
+        post = post_of(checked)
+        content = json.dumps(post.content, sort_keys=True, separators=(",", ":")).encode()
+        await tables.mail.send(TRUST_ROOM, post.type, bot_mxid, content, now_ms)
+    log.info("key manifest signed", extra={"org": organisation.name, "version": manifest.version})
+    return manifest
+
+
+def own_keyring(organisation: Organisation, manifest: Manifest) -> Keyring:
+    """The keys that are known while nobody else is pinned."""
+    return build_keyring([Member(organisation.pinned, manifest)])
+
+
+async def _held(tables: Transaction, organisation: Organisation) -> tuple[Manifest | None, int]:
+    """The newest manifest that the organisation's root signed, and the highest version that any root of it ever signed."""
+    newest, highest = None, 0
+    for row in await tables.ledger.manifests(organisation.name):
+        highest = max(highest, row.seq or 0)
+        try:
+            checked = check_envelope(json.loads(row.envelope), root_keys(organisation.pinned, None), Manifest)
+        except Rejected:
+            continue  # by another root, before the key file was changed
+        manifest = checked.statement.predicate
+        if isinstance(manifest, Manifest) and (newest is None or manifest.version > newest.version):
+            newest = manifest
+    return newest, max(highest, newest.version if newest is not None else 0)
+
+
+def _will_do(manifest: Manifest, organisation: Organisation, now: Instant) -> bool:
+    listed = {key.key for key in manifest.keys if key.revoked is None and MIRROR in key.roles}
+    return organisation.mirror.public.hex() in listed and manifest.expires > now + RENEW_SECONDS
+
+
+def _signed(organisation: Organisation, held: Manifest | None, version: int, now: Instant) -> Checked:
+    """The next manifest. Keys that were listed stay listed: what they signed still has to be told from forgeries."""
+    mirror = organisation.mirror.public.hex()
+    listed = {key.key: key for key in held.keys} if held is not None else {}
+    if mirror in listed and listed[mirror].revoked is not None:
+        raise Problem(
+            "the mirror key was revoked by the organisation's manifest",
+            hint="organisation.mirror_key_file must name another key",
+            code=ProblemCode.CONFIGURATION,
+        )
+    if mirror not in listed:
+        listed[mirror] = ListedKey(key=mirror, scheme="ed25519", roles=("mirror", "watcher"), added=now, revoked=None)
+    manifest = Manifest(
+        org=organisation.name,
+        version=version,
+        issued=now,
+        expires=Instant(now + VALID_SECONDS),
+        roots=(RootKey(key=organisation.root.public.hex(), scheme="ed25519"),),
+        threshold=1,
+        keys=tuple(listed.values()),
+        log=Log(origin=organisation.log_origin),
+        delegations=held.delegations if held is not None else (),
+    )
+    name = organisation.name
+    envelope = sign_statement({name: sha256_of(name.encode())}, manifest, organisation.root)
+    return check_envelope(envelope.to_json(), root_keys(organisation.pinned, None), Manifest)

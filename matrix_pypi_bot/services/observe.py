@@ -1,0 +1,39 @@
+"""Wrong bytes were seen somewhere: kept for people to look at. It decides nothing."""
+
+from __future__ import annotations
+
+import logging
+
+from matrix_pypi_bot.ports import Clock, Store
+from matrix_pypi_bot.wire.digests import parse_sha256
+from matrix_pypi_bot.wire.messages import Observed
+from matrix_pypi_bot.wire.names import parse_file_name, parse_project
+from matrix_pypi_bot.wire.problems import clean_line
+
+log = logging.getLogger(__name__)
+
+MAX_TEXT_CHARACTERS = 300
+
+
+async def observe(store: Store, clock: Clock, observed: Observed) -> None:
+    """Returns when it is kept. Raises Problem for names or digests that are none, StoreAway."""
+    parse_project(observed.project)
+    parse_file_name(observed.file.removesuffix(".metadata"))
+    parse_sha256(observed.expected_sha256)
+    if observed.sha256 is not None:
+        parse_sha256(observed.sha256)
+    cleaned = Observed(
+        project=observed.project,
+        file=observed.file,
+        expected_sha256=observed.expected_sha256,
+        sha256=observed.sha256,
+        size=observed.size,
+        source=clean_line(observed.source, MAX_TEXT_CHARACTERS),
+        reason=clean_line(observed.reason, MAX_TEXT_CHARACTERS),
+    )
+    async with store.transaction() as tables:
+        await tables.ledger.observe(cleaned, clock.now_ms())
+    log.warning(
+        "wrong bytes seen alarm",
+        extra={"file": observed.file, "source": cleaned.source, "reason": cleaned.reason, "sha256": observed.sha256},
+    )

@@ -1,0 +1,167 @@
+"""Every project that is known, in memory as long as there is room, and the one way in which what is known of one changes.
+
+A change is computed, written and announced under one lock: what is in memory is what the database says, and a number of the change
+stream is only told to anybody when everything up to it is in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+from cachetools import LRUCache
+
+from matrix_pypi_bot.core.index_document import InvalidPage
+from matrix_pypi_bot.ports import Clock, Store, Transaction
+from matrix_pypi_bot.services.known import Known, orders_of
+from matrix_pypi_bot.services.rule import Rulebook
+from matrix_pypi_bot.services.stored_page import view_of
+from matrix_pypi_bot.wire.names import ProjectName
+
+log = logging.getLogger(__name__)
+
+MAX_HELD_BYTES: Final = 192 << 20
+MAX_BLANKS: Final = 1_000  # names of which nothing is known must not push out those of which something is
+_BYTES_PER_PROJECT: Final = 8_000
+_BYTES_PER_FILE: Final = 2_000  # a parsed entry, its decision and its digests
+
+Change = Callable[[Transaction, Known], Awaitable[Known]]
+"""Writes what is new in the transaction, and gives what is known then; `finished` is not its business."""
+
+
+class Projects:
+    """What is known. `upstream` names the index that all of it is about, `base_url` is where its pages are."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        rulebook: Rulebook,
+        upstream: str,
+        base_url: str,
+        max_held_bytes: int = MAX_HELD_BYTES,
+    ) -> None:
+        self.rulebook = rulebook
+        self.upstream = upstream
+        self.seq = 0
+        self._store = store
+        self._clock = clock
+        self._base_url = base_url
+        self._held: LRUCache[ProjectName, Known] = LRUCache(max_held_bytes, getsizeof=_cost)
+        self._blank: LRUCache[ProjectName, Known] = LRUCache(MAX_BLANKS)
+        self._lock = asyncio.Lock()
+        self._news = asyncio.Event()
+
+    async def start(self) -> None:
+        """Takes up the change stream where it was left. Raises StoreAway."""
+        async with self._store.transaction() as tables:
+            self.seq = (await tables.views.change_bounds())[1]
+
+    def page_url(self, project: ProjectName) -> str:
+        """The address of the project's page at upstream."""
+        return f"{self._base_url}{project}/"
+
+    def held(self, project: ProjectName) -> Known | None:
+        """What is in memory of the project."""
+        found = self._held.get(project)
+        return found if found is not None else self._blank.get(project)
+
+    async def load(self, project: ProjectName) -> Known:
+        """What is known of the project, at least that nothing is. Raises StoreAway."""
+        if (held := self.held(project)) is not None:
+            return held
+        async with self._lock:
+            return await self._loaded(project)
+
+    async def revise(self, project: ProjectName, change: Change, *, redecide: bool = True) -> Known:
+        """Changes what is known; durable, decided anew and announced, if the revision is new, when it returns.
+
+        With `redecide` False the change promises that no decision is touched. What it raises undoes everything. Raises StoreAway.
+        """
+        async with self._lock:
+            before, seq = await self._loaded(project), None
+            async with self._store.transaction() as tables:
+                after = await change(tables, before)
+                if redecide:
+                    after = self.rulebook.finish(after)
+                    seq = await self._note_change(tables, before, after)
+            self._keep(after)
+            if seq is not None:
+                self._announce(seq)
+            return after
+
+    async def touch(self, project: ProjectName, change: Callable[[Known], Known]) -> Known:
+        """Changes what need not survive a restart and no decision depends on."""
+        async with self._lock:
+            after = change(await self._loaded(project))
+            self._keep(after)
+            return after
+
+    async def wait_for_news(self, after: int, timeout_seconds: float) -> None:
+        """Returns when the newest number of the change stream is above `after`, or the time is up."""
+        news = self._news
+        if self.seq <= after:
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await news.wait()
+            except TimeoutError:
+                pass
+
+    async def _loaded(self, project: ProjectName) -> Known:
+        held = self.held(project)
+        if held is None:
+            held = self.rulebook.finish(await self._read(project))
+            self._keep(held)
+        return held
+
+    async def _read(self, project: ProjectName) -> Known:
+        async with self._store.transaction() as tables:
+            row = await tables.views.get(project)
+            if row is None and not await tables.ledger.heard_of(project):
+                return Known(project=project)
+            known = Known(
+                project=project,
+                accepted=await tables.ledger.accepted(project),
+                first_seen=await tables.ledger.first_seen(project),
+                orders=orders_of(await tables.ledger.overrides(project)),
+                serial_floor=await tables.ledger.serial_floor(project, self.upstream),
+            )
+        if row is None or row.upstream != self.upstream:
+            return known  # what another index said is no page of this one; what was accepted here stays
+        try:
+            return replace(known, view=view_of(row, base_url=self.page_url(project)))
+        except InvalidPage as error:
+            log.warning("page kept is not believed any more", extra={"project": project, "reason": str(error)})
+            return known
+
+    async def _note_change(self, tables: Transaction, before: Known, after: Known) -> int | None:
+        """The number of the change, None when frontends need not hear of any."""
+        old, new = before.finished, after.finished
+        if new is None or (old is not None and old.revision == new.revision):
+            return None
+        withdrawn = sorted(old.served() - new.served()) if old is not None else []
+        return await tables.views.change(after.project, new.revision, tuple(withdrawn), self._clock.now_ms())
+
+    def _keep(self, known: Known) -> None:
+        shelf, other = (self._blank, self._held) if known.is_blank else (self._held, self._blank)
+        other.pop(known.project, None)
+        try:
+            shelf[known.project] = known
+        except ValueError:  # larger than all the room there is: read again each time
+            shelf.pop(known.project, None)
+
+    def _announce(self, seq: int) -> None:
+        self.seq = seq
+        self._news.set()
+        self._news = asyncio.Event()
+
+
+def _cost(known: Known) -> int:
+    finished = known.finished
+    if finished is None:
+        return _BYTES_PER_PROJECT
+    return _BYTES_PER_PROJECT + len(finished.body) + _BYTES_PER_FILE * len(finished.decisions)

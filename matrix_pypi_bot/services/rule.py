@@ -1,0 +1,173 @@
+"""Evidence gathered, every file decided, the page finished. Pure but for its inputs: the same knowledge gives the same revision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from matrix_pypi_bot.core.annotate import annotate
+from matrix_pypi_bot.core.decide import Rule, Ruling, decide
+from matrix_pypi_bot.core.evidence import Absence, Evidence, Live, Terms, Upstream
+from matrix_pypi_bot.core.index_file import IndexFile
+from matrix_pypi_bot.core.policy import Denial, DenyList
+from matrix_pypi_bot.ports import Accepted
+from matrix_pypi_bot.services.known import Finished, Known, View
+from matrix_pypi_bot.wire.digests import Sha256
+from matrix_pypi_bot.wire.messages import FileDecision, encode
+from matrix_pypi_bot.wire.names import FileName
+
+GONE_REVISION: Final = "gone"  # of a project that has no page any more
+_DIGITS: Final = 12  # of a digest in a reason: enough to compare by eye
+
+_Class = tuple[object, bool | None, bool | None]
+
+
+class Rulebook:
+    """The operator's policy, applied to everything known of a project."""
+
+    def __init__(self, terms: Terms, denials: Sequence[Denial] = ()) -> None:
+        self.terms = terms
+        self._denials = DenyList(denials)
+        self._any_denials = bool(denials)
+
+    def finish(self, known: Known) -> Known:
+        """`known` with every file decided and its page finished; without a view there is nothing to finish."""
+        view = known.view
+        if view is None:
+            return replace(known, finished=None)
+        decisions, files = self._decide_all(known, view)
+        shown = {name: file for name, file in files.items() if decisions[name].rule != Rule.R10}
+        if view.state == "gone" and not shown:
+            finished = Finished(decisions=decisions, files={}, revision=GONE_REVISION, body=b"")
+        else:
+            page = annotate(replace(view.page, files=shown), decisions)
+            finished = Finished(
+                decisions=decisions,
+                files=files,
+                revision=page.revision,
+                body=encode(page.document),
+                nothing=_nothing(view, decisions),
+            )
+        return replace(known, finished=finished)
+
+    def refused_project(self, known: Known) -> FileDecision | None:
+        """Why the whole project is refused, None when it is not."""
+        detail = self._denied(known, None, ())
+        return None if detail is None else decide(Evidence(upstream=Absence.DOWN, denied=True), self.terms).told(detail)
+
+    def decide_unlisted(self, known: Known, file: FileName) -> FileDecision | None:
+        """The decision on a file that the page does not list; None when nobody here ever heard of it."""
+        view, accepted, first = known.view, known.lasting().get(file), known.first_seen.get(file)
+        if view is not None and file in view.page.conflicted:
+            one, other, *_ = sorted(view.page.conflicted[file])
+            evidence = Evidence(upstream=Live(one), accepted=other, first_seen=other)
+            return self._told(known, file, evidence, "listed twice, with different digests")
+        if accepted is None and first is None:
+            return None
+        digest = accepted.sha256 if accepted is not None else None
+        evidence = Evidence(upstream=_upstream_of(view, None), accepted=digest, first_seen=first)
+        return self._told(known, file, evidence)
+
+    def evidence(self, known: Known, file: FileName) -> tuple[Evidence, str | None]:
+        """What `decide()` is told of one file of the page, and why it is denied."""
+        view = known.view
+        listed = view.page.files.get(file) if view is not None else None
+        remembered = known.lasting().get(file)
+        accepted = remembered.sha256 if remembered is not None else None
+        digests = [one for one in (listed.sha256 if listed is not None else None, accepted) if one is not None]
+        detail = self._denied(known, file, digests)
+        return (
+            Evidence(
+                upstream=_upstream_of(view, listed),
+                accepted=accepted,
+                first_seen=known.first_seen.get(file),
+                denied=detail is not None,
+            ),
+            detail,
+        )
+
+    def _decide_all(self, known: Known, view: View) -> tuple[dict[FileName, FileDecision], dict[FileName, IndexFile]]:
+        """Each listed and each removed file: its decision, and its entry with the digest that was decided.
+
+        Files about which the same is known in the same relation share one decision, so a page of thousands costs a few calls.
+        """
+        lasting, first_seen = known.lasting(), known.first_seen
+        decisions: dict[FileName, FileDecision] = {}
+        files: dict[FileName, IndexFile] = {}
+        classes: dict[_Class, tuple[FileDecision, bool]] = {}
+        may_be_denied = self._any_denials or known.orders.project is not None or bool(known.orders.files)
+        for name, file in view.page.files.items():
+            accepted, first = lasting.get(name), first_seen.get(name)
+            same = None if accepted is None else accepted.sha256 == file.sha256
+            key = (
+                self._denied(known, name, _digests(file, accepted)) if may_be_denied else None,
+                same,
+                None if first is None else first == file.sha256,
+            )
+            found = classes.get(key)
+            if found is None:
+                found = classes[key] = self._decide_class(known, name)
+            decision, remembered = found
+            if decision.rule == Rule.R3:
+                decision = self._told_changed(known, name, file)
+            decisions[name] = decision
+            files[name] = _as_remembered(file, accepted) if remembered and not same else file
+        for name, file in view.removed.items():
+            decision, _ = self._decide_class(known, name)
+            decisions[name], files[name] = decision, _as_remembered(file, lasting.get(name))
+        return decisions, files
+
+    def _decide_class(self, known: Known, file: FileName) -> tuple[FileDecision, bool]:
+        """The decision, and whether the digest to serve is the remembered one instead of the page's."""
+        evidence, detail = self.evidence(known, file)
+        ruling = decide(evidence, self.terms)
+        return ruling.told(detail or ""), ruling.serves and not isinstance(evidence.upstream, Live)
+
+    def _told_changed(self, known: Known, name: FileName, file: IndexFile) -> FileDecision:
+        evidence, _ = self.evidence(known, name)
+        before = evidence.remembered or ""
+        ruling: Ruling = decide(evidence, self.terms)
+        return ruling.told(f"{before[:_DIGITS]} before, {file.sha256[:_DIGITS]} now")
+
+    def _told(self, known: Known, file: FileName, evidence: Evidence, detail: str = "") -> FileDecision:
+        denied = self._denied(known, file, [evidence.accepted] if evidence.accepted else [])
+        return decide(replace(evidence, denied=denied is not None), self.terms).told(denied or detail)
+
+    def _denied(self, known: Known, file: FileName | None, digests: Sequence[Sha256]) -> str | None:
+        """Why the file (None: the project) is denied by policy or by an operator; None when it is not."""
+        if self._any_denials and (denial := self._denials.match(known.project, file, digests)) is not None:
+            return denial.reason or "deny list"
+        order = known.orders.project if file is None else known.orders.quarantine(file)
+        return None if order is None else f"quarantined by an operator: {order.reason}"
+
+
+def _upstream_of(view: View | None, listed: IndexFile | None) -> Upstream:
+    if view is None:
+        return Absence.DOWN
+    if view.page.status == "quarantined" and view.state != "gone":
+        return Absence.QUARANTINED
+    if view.state == "gone" or listed is None:
+        return Absence.GONE
+    return Live(listed.sha256) if view.state == "live" else Absence.DOWN
+
+
+def _digests(file: IndexFile, accepted: Accepted | None) -> list[Sha256]:
+    return [file.sha256] if accepted is None else [file.sha256, accepted.sha256]
+
+
+def _as_remembered(file: IndexFile, accepted: Accepted | None) -> IndexFile:
+    """The page's entry, saying the bytes that were accepted here instead of those that upstream named last."""
+    if accepted is None or accepted.sha256 == file.sha256:
+        return file
+    return msgspec.structs.replace(file, sha256=accepted.sha256, size=accepted.size, core_metadata=False)
+
+
+def _nothing(view: View, decisions: Mapping[FileName, FileDecision]) -> FileDecision | None:
+    if view.state != "down" or view.page.status == "quarantined" or not decisions:
+        return None
+    if any(decision.serves for decision in decisions.values()):
+        return None
+    return next((decision for decision in decisions.values() if decision.http == 503), None)
