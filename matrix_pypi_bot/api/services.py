@@ -1,0 +1,27 @@
+"""What the handlers call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from matrix_pypi_bot.ports import Clock, Store
+from matrix_pypi_bot.services.answers import Answers
+from matrix_pypi_bot.services.attest import Attester
+from matrix_pypi_bot.services.explain import Explainer
+from matrix_pypi_bot.services.override import Overrides
+from matrix_pypi_bot.services.projects import Projects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The use cases behind the API. `readiness()` names each part that has to be there and whether it is."""
+
+    answers: Answers
+    attester: Attester
+    overrides: Overrides
+    explainer: Explainer
+    projects: Projects
+    store: Store
+    clock: Clock
+    readiness: Callable[[], Mapping[str, bool]]

@@ -1,0 +1,213 @@
+"""The composition root: the only file that knows all parts of the bot."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from matrix_pypi_bot import __version__
+from matrix_pypi_bot.adapters.clock import SystemClock
+from matrix_pypi_bot.adapters.database.engine import open_store
+from matrix_pypi_bot.adapters.index import UpstreamIndex
+from matrix_pypi_bot.adapters.matrix.side import MatrixSettings, MatrixSide
+from matrix_pypi_bot.api import Api, Services, Tokens, listen
+from matrix_pypi_bot.config import PolicySettings, Settings
+from matrix_pypi_bot.core.evidence import Mode, Terms
+from matrix_pypi_bot.core.policy import Denial
+from matrix_pypi_bot.core.signers import Keys, SigningKey
+from matrix_pypi_bot.ports import Clock, Store
+from matrix_pypi_bot.process.lifecycle import Lifecycle
+from matrix_pypi_bot.process.outbound import Outbound
+from matrix_pypi_bot.process.secret_files import read_secret, read_seed
+from matrix_pypi_bot.services.answers import Answers
+from matrix_pypi_bot.services.attest import Attester
+from matrix_pypi_bot.services.clockwork import Clockwork
+from matrix_pypi_bot.services.explain import Explainer
+from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, own_keyring
+from matrix_pypi_bot.services.override import Overrides
+from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.refresh import Refresher, RefreshSettings
+from matrix_pypi_bot.services.rule import Rulebook
+from matrix_pypi_bot.services.signing import Voice
+from matrix_pypi_bot.wire.digests import parse_sha256
+
+log = logging.getLogger(__name__)
+
+_KEY_HINT: Final = "matrix-pypi keys new-org -c <this configuration> makes it"
+_REGISTRATION_HINT: Final = "matrix-pypi registration -c <this configuration> -o registration.yaml makes it"
+_MATRIX_STOP_SECONDS: Final = 2.0
+
+
+async def run(settings: Settings) -> None:
+    """The bot, until cancelled. Raises Problem for what an operator has to put right.
+
+    The internal API answers, and installs work, while the homeserver is away; `/readyz` is 200 once it has been there.
+    """
+    organisation, matrix = _organisation(settings), _matrix_settings(settings)
+    tokens = Tokens(read_secret(settings.api.token_file), read_secret(settings.api.operator_token_file))
+    clock = SystemClock()
+    async with Lifecycle() as life:
+        store = await life.enter("database", open_store(settings.database.url))
+        bot = Bot(settings, matrix, organisation, store, clock)
+        life.on_stop("bot", bot.stop)
+        await bot.start()
+        address = settings.api.listen
+        await life.enter(
+            "api",
+            listen(Api(bot.services, tokens), socket_path=address.socket_path, host=address.host, port=address.port),
+        )
+        life.on_stop("appservice", bot.matrix.stop, stop_seconds=_MATRIX_STOP_SECONDS)
+        await bot.matrix.start()
+        life.task("matrix", bot.matrix.run())
+        life.task("clockwork", bot.clockwork.run())
+        log.info("bot started", extra={"version": __version__, "api": str(address), "upstream": settings.index.name})
+        await life.forever()
+
+
+class Bot:
+    """The parts, put together. Make it in a running loop."""
+
+    def __init__(
+        self, settings: Settings, matrix: MatrixSettings, organisation: Organisation, store: Store, clock: Clock
+    ) -> None:
+        index, policy = settings.index, settings.policy
+        self._organisation = organisation
+        self._mxid = matrix.bot_mxid
+        self._store = store
+        self._clock = clock
+        self._keys: Keys = {}
+        self._was_ready = False
+        self._outbound = Outbound(user_agent=f"matrix-pypi/{__version__}")
+        voice = Voice(organisation.name, organisation.mirror)
+        self._projects = Projects(
+            store=store,
+            clock=clock,
+            rulebook=_rulebook(policy),
+            upstream=f"{index.name} {index.endpoint}",
+            base_url=index.endpoint,
+        )
+        self._refresher = Refresher(
+            projects=self._projects,
+            index=UpstreamIndex(
+                self._outbound,
+                endpoint=index.endpoint,
+                page_timeout_seconds=index.page_timeout_seconds,
+                max_page_bytes=index.max_page_bytes,
+            ),
+            clock=clock,
+            settings=RefreshSettings(
+                fresh_seconds=index.fresh_seconds,
+                retry_seconds=index.retry_seconds,
+                negative_seconds=index.negative_seconds,
+                keep_removed=policy.removed_upstream == "keep",
+            ),
+            on_live=lambda project: self._attester.page_is_live(project),
+        )
+        self.matrix = MatrixSide(
+            matrix,
+            store=store,
+            clock=clock,
+            keys=lambda: self._keys,
+            own_keyids=lambda: frozenset({organisation.mirror.keyid}),
+            project_exists=self._refresher.exists,
+        )
+        self._attester = Attester(
+            projects=self._projects,
+            refresher=self._refresher,
+            store=store,
+            clock=clock,
+            voice=voice,
+            postman=self.matrix,
+            index_name=index.name,
+            attests=index.attests,
+        )
+        self.clockwork = Clockwork(
+            projects=self._projects,
+            refresher=self._refresher,
+            attester=self._attester,
+            store=store,
+            clock=clock,
+            refresh_served_seconds=index.refresh_served_seconds,
+            retry_seconds=index.retry_seconds,
+            daily=self.renew_manifest,
+        )
+        self.services = Services(
+            answers=Answers(projects=self._projects, refresher=self._refresher, store=store, clock=clock, voice=voice),
+            attester=self._attester,
+            overrides=Overrides(
+                projects=self._projects,
+                refresher=self._refresher,
+                clock=clock,
+                voice=voice,
+                index_name=index.name,
+            ),
+            explainer=Explainer(projects=self._projects, store=store, clock=clock),
+            projects=self._projects,
+            store=store,
+            clock=clock,
+            readiness=self.readiness,
+        )
+
+    async def start(self) -> None:
+        """What was known before is known again. Raises Problem."""
+        await self.renew_manifest()
+        await self._projects.start()
+        await self._attester.start()
+
+    async def renew_manifest(self) -> None:
+        """The manifest holds, and its keys are known."""
+        manifest = await ensure_manifest(self._store, self._clock, self._organisation, bot_mxid=self._mxid)
+        self._keys = own_keyring(self._organisation, manifest).keys
+        self.matrix.poke()
+
+    def readiness(self) -> Mapping[str, bool]:
+        """Ready once the homeserver has been there: after that installs do not depend on it."""
+        self._was_ready = self._was_ready or self.matrix.ready
+        return {"ready": self._was_ready, "homeserver": self.matrix.ready}
+
+    async def stop(self) -> None:
+        """Nothing is under way any more."""
+        await self._attester.stop()
+        await self._refresher.stop()
+        await self._outbound.close()
+
+
+def _organisation(settings: Settings) -> Organisation:
+    """Raises Problem (CONFIGURATION) for keys that cannot be used."""
+    organisation = settings.organisation
+    return Organisation(
+        organisation.name,
+        root=SigningKey(read_seed(organisation.root_key_file, hint=_KEY_HINT)),
+        mirror=SigningKey(read_seed(organisation.mirror_key_file, hint=_KEY_HINT)),
+    )
+
+
+def _matrix_settings(settings: Settings) -> MatrixSettings:
+    appservice = settings.appservice
+    return MatrixSettings(
+        address=settings.homeserver.address,
+        server_name=settings.homeserver.server_name,
+        host=appservice.host,
+        port=appservice.port,
+        id=appservice.id,
+        bot_localpart=appservice.bot_localpart,
+        as_token=read_secret(appservice.as_token_file, hint=_REGISTRATION_HINT),
+        hs_token=read_secret(appservice.hs_token_file, hint=_REGISTRATION_HINT),
+        max_body_bytes=appservice.max_body_bytes,
+        max_created_per_minute=settings.rooms.max_created_per_minute,
+        reconcile_seconds=settings.rooms.reconcile_seconds,
+    )
+
+
+def _rulebook(policy: PolicySettings) -> Rulebook:
+    denials = [
+        Denial(
+            project=denied.project_name,
+            file=denied.file_name,
+            sha256=parse_sha256(denied.sha256) if denied.sha256 is not None else None,
+            reason=denied.reason,
+        )
+        for denied in policy.deny
+    ]
+    return Rulebook(Terms(mode=Mode(policy.offline), keep_removed=policy.removed_upstream == "keep"), denials)
