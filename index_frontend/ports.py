@@ -27,7 +27,7 @@ class Page:
     """A finished project document as the bot sent it, and how it stands now.
 
     `raw` is the undecoded body (with `_view`, `_decision`, `_path`, `_url`); `stale` that the last attempt to refresh it failed or that
-    the bot is away; `remaining_seconds` how long it may still be called fresh; `hit` whether it was answered without asking the bot.
+    the bot is away; `remaining_seconds` how long it may still be called fresh; `hit` whether it was answered without a look at upstream.
     """
 
     document: ProjectDocument

@@ -1,12 +1,14 @@
 """Several processes on one port: the kernel spreads connections over them, this one keeps them alive.
 
 Every worker has its own oracle and change stream, so each refuses what the bot withdraws by itself; they share nothing but the
-folder of files, whose locks make one fetch of an object enough for all.
+folder of files, whose locks make one fetch of an object enough for all. They are forked, from a process without threads and event
+loop, so that they share the memory that the program itself takes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import multiprocessing
 import os
@@ -19,16 +21,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkProcess
 from types import FrameType
 from typing import Final
 
+from prometheus_client import values
 from prometheus_client.multiprocess import mark_process_dead
 
 from index_frontend.app.process import TOKEN_HINT, serve
 from index_frontend.app.serving import CannotListen
 from index_frontend.config import ListenSettings, Settings
-from matrix_pypi_bot.process import logs
 from matrix_pypi_bot.process.lifecycle import STOP_SECONDS, run_until_signal
 from matrix_pypi_bot.process.secret_files import read_secret
 from matrix_pypi_bot.wire.problems import Problem
@@ -38,6 +40,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 30.0
 SOUND_SECONDS: Final = 60.0  # one that lived this long is started again without a longer pause
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _METRICS_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -46,8 +49,9 @@ def supervise(settings: Settings, workers: int) -> None:
     read_secret(settings.oracle.token_file, hint=TOKEN_HINT)
     _refuse_taken_port(settings.listen)
     with _signals() as signalled, tempfile.TemporaryDirectory(prefix="matrix-pypi-metrics-") as folder:
-        os.environ[_METRICS_FOLDER] = folder  # the workers' counters: each of them can tell all
-        slots = [_Slot(settings) for _ in range(workers)]
+        _count_in(folder)
+        gc.freeze()  # the collector's marks would make each worker copy all that it shares
+        slots = [_Slot(settings, signalled) for _ in range(workers)]
         try:
             while not signalled.poll():
                 pauses = [slot.tend() for slot in slots]
@@ -60,9 +64,10 @@ def supervise(settings: Settings, workers: int) -> None:
 class _Slot:
     """The place of one worker."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.process: SpawnProcess | None = None
+    def __init__(self, settings: Settings, signalled: _Signalled) -> None:
+        self.process: ForkProcess | None = None
         self._settings = settings
+        self._signalled = signalled
         self._begun = self._due = time.monotonic()
         self._pause = FIRST_PAUSE_SECONDS
 
@@ -71,12 +76,14 @@ class _Slot:
         if self.process is not None and not self.process.is_alive():
             self._bury(self.process)
         if self.process is None and time.monotonic() >= self._due:
-            self.process = multiprocessing.get_context("spawn").Process(target=_work, args=(self._settings,))
-            self.process.start()
+            context = multiprocessing.get_context("fork")
+            self.process = context.Process(target=_work, args=(self._settings, self._signalled))
+            with _signals_wait():
+                self.process.start()
             self._begun = time.monotonic()
         return LONGEST_PAUSE_SECONDS if self.process is not None else max(0.0, self._due - time.monotonic())
 
-    def _bury(self, process: SpawnProcess) -> None:
+    def _bury(self, process: ForkProcess) -> None:
         mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
         now = time.monotonic()
         if now - self._begun >= SOUND_SECONDS:
@@ -111,9 +118,25 @@ class _Signalled:
 
 
 @contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Signals that come while the block runs are delivered after it: to a child that was just forked, when it is ready for them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _count_in(folder: str) -> None:
+    """Have the metrics of all workers written there, so that each can tell all. The library decides that when it is imported."""
+    os.environ[_METRICS_FOLDER] = folder
+    values.ValueClass = values.get_value_class()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
 def _signals() -> Iterator[_Signalled]:
     signalled = _Signalled()
-    before = {number: signal.signal(number, signalled.set) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, signalled.set) for number in _SIGNALS}
     try:
         yield signalled
     finally:
@@ -135,7 +158,7 @@ def _refuse_taken_port(listen: ListenSettings) -> None:
         raise CannotListen(listen.host, listen.port, error) from error
 
 
-def _stop(processes: list[SpawnProcess]) -> None:
+def _stop(processes: list[ForkProcess]) -> None:
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + STOP_SECONDS
@@ -147,9 +170,12 @@ def _stop(processes: list[SpawnProcess]) -> None:
             process.join()
 
 
-def _work(settings: Settings) -> None:
+def _work(settings: Settings, signalled: _Signalled) -> None:
     """The life of a worker."""
-    logs.configure(settings.logging)
+    signalled.close()  # the parent's
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     try:
         run_until_signal(partial(_serve_beside_parent, settings), prefer_uvloop=False)
     except Problem as problem:

@@ -69,6 +69,7 @@ class HeldPage:
     age_seconds: float
     fresh_until: float
     stale: bool
+    looked: bool = False  # whether the bot asked upstream for the answer that this came with
     _decisions: dict[str, Decision] = field(default_factory=dict)
 
     @classmethod

@@ -29,6 +29,7 @@ from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 PAGE_ABSENCE_SECONDS: Final = 10.0
 FILE_ABSENCE_SECONDS: Final = 5.0
+_AGE_PRECISION_SECONDS: Final = 0.001
 _ABSENT: Final = frozenset({403, 404})
 
 V = TypeVar("V")
@@ -88,10 +89,13 @@ class Questions:
 
     async def _fetch_page(self, project: ProjectName, *, refresh: bool) -> HeldPage:
         held, epoch, heard = self._memory.page(project), self._memory.epoch, self._memory.heard
+        begun = self._clock()
         try:
             with self._feeling_the_pulse():
                 answer = await self._link.page(project, revision=held.revision if held else None, refresh=refresh)
-            return self._memory.keep_page(project, answer, held, epoch=epoch, now=self._clock())
+            kept = self._memory.keep_page(project, answer, held, epoch=epoch, now=self._clock())
+            kept.looked = answer.age_seconds <= self._clock() - begun + _AGE_PRECISION_SECONDS
+            return kept
         except msgspec.MsgspecError as error:
             raise BotBroken(f"the bot's page of {project} is none: {error}") from error
         except BotAway:

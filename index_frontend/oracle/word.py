@@ -127,7 +127,7 @@ class BotOracle:
                 if held is None or not self._pulse.allows_held:
                     raise
                 return held.page(self._clock(), hit=True, doubtful=True)
-            page = answered.page(self._clock(), hit=False)
+            page = answered.page(self._clock(), hit=not answered.looked)
             if self._memory.is_current(answered):
                 return page
             if not asks_left:

@@ -31,6 +31,7 @@ class ScriptedBot:
         self.observed_reports: list[Observed] = []
         self.seq = 1
         self.fresh_seconds = 60.0
+        self.age_seconds = 0.0
         self.state: Any = "live"
         self.down = False
         self.gate = asyncio.Event()
@@ -66,7 +67,7 @@ class ScriptedBot:
             raw=None if revision == current else found,
             revision=current,
             state=self.state,
-            age_seconds=0.0,
+            age_seconds=self.age_seconds,
             fresh_seconds=self.fresh_seconds,
             seq=seq,
         )

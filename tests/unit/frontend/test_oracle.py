@@ -126,6 +126,12 @@ async def test_a_page_past_its_freshness_is_asked_about_and_renewed(world: World
     assert len(world.bot.asked) == 2
 
 
+async def test_a_page_for_which_upstream_was_not_asked_is_a_hit_even_if_the_bot_was(world: World) -> None:
+    world.bot.publish("mxa", revision="r1")
+    world.bot.age_seconds = 3.0
+    assert (await world.oracle.page(MXA)).hit
+
+
 async def test_a_page_whose_upstream_is_down_is_stale(world: World) -> None:
     world.bot.publish("mxa", revision="r1")
     world.bot.state = "down"
