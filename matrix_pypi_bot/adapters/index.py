@@ -47,11 +47,11 @@ class _BadEncoding(Exception):
 
 
 class _NamedFile(msgspec.Struct, frozen=True):
-    url: str = ""
+    url: object = ""  # one bad entry must not close the origins that the others name
 
 
 class _Meta(msgspec.Struct, frozen=True, rename={"last_serial": "_last-serial"}):
-    last_serial: int | None = None
+    last_serial: int | str | None = None  # some mirrors send it as text, like the header
 
 
 class _Glance(msgspec.Struct, frozen=True):
@@ -124,7 +124,8 @@ class UpstreamIndex:
         """The upstream's own origin; of an http or private upstream also those that its page names for files."""
         opened = {self._origin}
         if await self._is_private():
-            heads = {"/".join(file.url.split("/", 3)[:3]) for file in glance.files if "://" in file.url[:8]}
+            urls = (file.url for file in glance.files if isinstance(file.url, str))
+            heads = {"/".join(url.split("/", 3)[:3]) for url in urls if "://" in url[:8]}
             for head in sorted(heads)[:MAX_ORIGINS]:
                 try:
                     opened.add(origin_of(head))
@@ -217,5 +218,7 @@ def _serial(text: str) -> int | None:
     return _sane(int(text)) if text.isascii() and text.isdigit() and len(text) <= 16 else None
 
 
-def _sane(serial: int | None) -> int | None:
+def _sane(serial: int | str | None) -> int | None:
+    if isinstance(serial, str):
+        return _serial(serial)
     return serial if serial is not None and 0 <= serial <= _MAX_SERIAL else None
