@@ -39,6 +39,8 @@ def is_no_news(known: Known, page: IndexPage, fetched: FetchedPage, *, keep_remo
     """Whether this is the page that is known already; indexes without ETags send it again and again."""
     if known.view is None or known.view.state == "gone":
         return False
+    if fetched.opened_origins != known.view.opened_origins:
+        return False  # the same page, but upstream has moved between a private and a public address
     removed = removed_from(known, page, keep=keep_removed)
     return sha256_of(with_removed(fetched.raw, removed)) == known.view.root
 
