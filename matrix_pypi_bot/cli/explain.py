@@ -66,12 +66,12 @@ def show(explanation: Explanation) -> None:
     about = [f"upstream {explanation.state}", f"page {explanation.view_age_seconds:.0f} s old"]
     about += [f"serial {explanation.serial}"] if explanation.serial is not None else []
     about += [f"room {explanation.room}"] if explanation.room else []
-    console.print(Text.assemble((explanation.project, "bold"), "  ", ", ".join(about)))
+    console.print(Text.assemble((explanation.project, "bold"), "  ", ", ".join(about)), soft_wrap=True)
     for file, decision in explanation.files.items():
         style = "green" if decision.serves else "red"
         console.print(Text.assemble("\n", (file, "bold"), "  ", (f"{decision.action} {decision.rule}", style)))
         if decision.reason:
-            console.print(Text(f"  {decision.reason}"))
+            console.print(Text(f"  {decision.reason}"), soft_wrap=True)
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for one in explanation.evidence.get(file, ()):
             detail = " ".join(

@@ -21,6 +21,7 @@ reason_option = click.option(
 options = bot_options
 
 _MAX_REASON = 200
+_MAX_NAMED = 3
 
 
 def decide(
@@ -60,6 +61,11 @@ def _name(target: str) -> str:
 
 
 def _show(action: Action, done: OverrideDone) -> None:
+    """One line for each way in which files stand now; the files themselves where they are few."""
     click.echo(f"{action}: {done.file or done.project} (statement {done.statement_id})")
+    alike: dict[tuple[str, str, str], list[str]] = {}
     for file, decision in done.decisions.items():
-        click.echo(f"  {file}  {decision.action} {decision.rule}{f'  {decision.reason}' if decision.reason else ''}")
+        alike.setdefault((decision.action, decision.rule, decision.reason), []).append(file)
+    for (word, rule, reason), files in alike.items():
+        named = ", ".join(files) if len(files) <= _MAX_NAMED else f"{len(files)} files"
+        click.echo(f"  {word} {rule}  {named}{f'  {reason}' if reason else ''}")

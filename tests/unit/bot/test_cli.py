@@ -274,7 +274,7 @@ def test_an_operator_decides_with_his_own_token(action: str, bot: FakeBot, bot_c
         [("POST", "/internal/v1/overrides", "operator")],
         Override(action=action, target=WHEEL, reason="incident 42"),  # type: ignore[arg-type]
     )
-    assert found.output.splitlines() == [f"{action}: {WHEEL} (statement {'d' * 64})", f"  {WHEEL}  serve+attest R8"]
+    assert found.output.splitlines() == [f"{action}: {WHEEL} (statement {'d' * 64})", f"  serve+attest R8  {WHEEL}"]
 
 
 def test_an_approval_may_name_its_digest(bot: FakeBot, bot_config: Path) -> None:
