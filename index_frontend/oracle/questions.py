@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 PAGE_ABSENCE_SECONDS: Final = 10.0
 FILE_ABSENCE_SECONDS: Final = 5.0
+_SEPARATORS: Final = re.compile(r"[-_.]+", re.ASCII)
 _AGE_PRECISION_SECONDS: Final = 0.001
 _ABSENT: Final = frozenset({403, 404})
 
@@ -158,8 +160,15 @@ class Questions:
 
 
 def _projects_of(file: FileName) -> tuple[ProjectName, ...]:
-    """Whose file it may be. A wheel's name says it; asking about other projects would only make the bot ask upstream for nothing."""
+    """Whose file it may be, best guess first. A wheel's name says it; of the others, those after whose name a version could follow.
+
+    Asking about more would only make the bot ask upstream for projects that nobody ever thought of.
+    """
+    candidates = candidate_projects(file)
     if file.endswith(".whl"):
         with suppress(InvalidName):
             return (project_and_version(file)[0],)
-    return candidate_projects(file)
+    pieces = file.split("-")
+    heads = ("-".join(pieces[:end]) for end in range(1, len(pieces)) if pieces[end][:1].isdigit())
+    plausible = {_SEPARATORS.sub("-", head).lower() for head in heads}
+    return tuple(project for project in candidates if project in plausible) or candidates[:1]

@@ -476,12 +476,22 @@ async def test_a_path_that_no_page_names_is_asked_for_once_in_a_while(world: Wor
     assert world.bot.asked == [("decide", "mxa", WHEEL.file)]
 
 
-async def test_every_project_that_an_old_name_may_belong_to_is_asked(world: World) -> None:
-    path = parse_file_path(file_entry("a-b-1.0-py2.7.egg")["_path"])
-    decision = world.decided(path, project="a")
-    assert await world.oracle.standing(path) == decision
-    assert [asked[1] for asked in world.bot.asked][-1] == "a"
-    assert len(world.bot.asked) > 1
+@pytest.mark.parametrize(
+    ("name", "projects"),
+    [
+        ("mx_a-1.0-py3-none-any.whl", ["mx-a"]),
+        ("mx_a-1.0.tar.gz", ["mx-a"]),
+        ("a-b-1.0-py2.7.egg", ["a-b"]),
+        ("a-2-1.0.win32.exe", ["a", "a-2"]),
+        ("a-b.zip", ["a"]),
+    ],
+)
+async def test_those_projects_are_asked_about_that_a_file_of_this_name_may_belong_to(
+    world: World, name: str, projects: list[str]
+) -> None:
+    with pytest.raises(Problem, match="no page names"):
+        await world.oracle.standing(parse_file_path(file_entry(name)["_path"]))
+    assert [asked[1] for asked in world.bot.asked] == projects
 
 
 async def test_a_good_file_under_an_address_that_is_not_its_own_is_not_there(world: World) -> None:
