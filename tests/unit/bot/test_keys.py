@@ -1,0 +1,92 @@
+"""The key manifest: signed once, kept, logged and queued; signed anew when it must be."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from matrix_pypi_bot.core.events import check_event
+from matrix_pypi_bot.core.instants import Instant
+from matrix_pypi_bot.core.keyring import root_keys
+from matrix_pypi_bot.core.signers import SigningKey
+from matrix_pypi_bot.services.keys import RENEW_SECONDS, VALID_SECONDS, Organisation, ensure_manifest, own_keyring
+from tests.support.bot_world import ManualClock, World
+
+ROOT, MIRROR = SigningKey(bytes([2]) * 32), SigningKey(bytes([1]) * 32)
+OTHER_ROOT, OTHER_MIRROR = SigningKey(bytes([4]) * 32), SigningKey(bytes([3]) * 32)
+ORGA = Organisation("orga", root=ROOT, mirror=MIRROR)
+BOT = "@pypi:org.example"
+
+
+async def test_the_first_manifest_names_the_mirror_key_and_goes_to_the_trust_room(
+    world: World, clock: ManualClock
+) -> None:
+    manifest = await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
+    assert (manifest.version, manifest.org, manifest.log.origin) == (1, "orga", "orga/matrix-pypi")
+    assert [(key.key, key.roles) for key in manifest.keys] == [(MIRROR.public.hex(), ("mirror", "watcher"))]
+    [mail] = await world.mail()
+    assert (mail["room"], mail["type"], mail["state_key"]) == ("trust", "io.matrix_pypi.keys.v1", BOT)
+    event = {"type": mail["type"], "state_key": BOT, "sender": BOT, "content": mail["content"]}
+    checked = check_event(event, None, root_keys(ORGA.pinned, None))
+    assert checked.statement.predicate == manifest
+    async with world.store.transaction() as tables:
+        assert await tables.ledger.leaves(0, 9) == [checked.statement.id]
+        row = await tables.ledger.envelope(checked.statement.id)
+        assert row is not None
+        assert json.loads(row.envelope) == mail["content"]["dsse"]
+
+
+async def test_its_keys_are_known_and_count(world: World, clock: ManualClock) -> None:
+    ring = own_keyring(ORGA, await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT))
+    now = Instant.of_ms(clock.now_ms())
+    assert ring.counts(MIRROR.keyid, received=now, now=now)
+    assert ring.keys.keys() == {ROOT.keyid, MIRROR.keyid}
+
+
+async def test_a_manifest_that_will_do_is_not_signed_again(world: World, clock: ManualClock) -> None:
+    first = await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
+    clock.pass_seconds(VALID_SECONDS - RENEW_SECONDS - 1)
+    assert await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT) == first
+
+
+async def test_a_manifest_is_renewed_in_time(world: World, clock: ManualClock) -> None:
+    await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
+    clock.pass_seconds(VALID_SECONDS - RENEW_SECONDS)
+    manifest = await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
+    assert manifest.version == 2
+    assert manifest.expires == Instant.of_ms(clock.now_ms()) + VALID_SECONDS
+    [mail] = await world.mail()
+    assert len(mail) == 4
+
+
+async def test_another_mirror_key_is_added_and_the_old_one_stays_known(world: World, clock: ManualClock) -> None:
+    await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
+    changed = dataclasses.replace(ORGA, mirror=OTHER_MIRROR)
+    manifest = await ensure_manifest(world.store, clock, changed, bot_mxid=BOT)
+    assert [key.key for key in manifest.keys] == [MIRROR.public.hex(), OTHER_MIRROR.public.hex()]
+    assert manifest.version == 2
+
+
+async def test_another_root_key_never_goes_back_in_versions(world: World, clock: ManualClock) -> None:
+    await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
+    changed = dataclasses.replace(ORGA, root=OTHER_ROOT)
+    manifest = await ensure_manifest(world.store, clock, changed, bot_mxid=BOT)
+    assert (manifest.version, [root.key for root in manifest.roots]) == (2, [OTHER_ROOT.public.hex()])
+
+
+async def test_a_crash_while_signing_leaves_nothing(
+    world: World, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matrix_pypi_bot.adapters.database.mail import MailTables
+
+    async def fail(self: Any, *arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(MailTables, "send", fail)
+    with pytest.raises(ZeroDivisionError):
+        await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
+    monkeypatch.undo()
+    assert (await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)).version == 1
