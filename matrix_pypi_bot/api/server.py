@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
-import json
+import os
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class Api:
     async def _ready(self, request: web.Request) -> web.Response:
         parts = dict(self._services.readiness())
         ready = parts.pop("ready")
-        return web.json_response({"ready": ready, **parts}, status=200 if ready else 503, dumps=json.dumps)
+        return web.json_response({"ready": ready, **parts}, status=200 if ready else 503)
 
 
 @contextlib.asynccontextmanager
@@ -94,8 +95,8 @@ async def listen(api: Api, *, socket_path: str | None, host: str = "", port: int
     )
     await runner.setup()
     try:
-        site = _unix_site(runner, socket_path) if socket_path else web.TCPSite(runner, host, port)
         try:
+            site = _unix_site(runner, socket_path) if socket_path else web.TCPSite(runner, host, port)
             await site.start()
         except OSError as error:
             raise Problem(
@@ -112,10 +113,12 @@ async def listen(api: Api, *, socket_path: str | None, host: str = "", port: int
 
 
 def _unix_site(runner: web.AppRunner, path: str) -> web.UnixSite:
-    """A site on `path`. A socket that a process which was killed left behind is removed, one that somebody listens on is not."""
-    place = Path(path)
-    if place.is_socket() and not _answers(path):
-        place.unlink(missing_ok=True)
+    """A site on `path`. A socket that a process which was killed left behind is replaced (asyncio would replace any).
+
+    Raises OSError when somebody listens there.
+    """
+    if Path(path).is_socket() and _answers(path):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     return web.UnixSite(runner, path)
 
 
