@@ -58,6 +58,7 @@ def _cut_if_begun(request: web.BaseRequest, error: Exception) -> None:
     """When part of an answer is out already, nothing may follow that could pass for its end."""
     if request.writer.output_size == 0:
         return
-    if request.transport is not None:
+    if request.transport is not None and not request.transport.is_closing():
+        log.warning("answer cut", extra={"path": request.raw_path, "reason": repr(error)})
         request.transport.abort()
     raise ConnectionResetError("the answer was cut") from error
