@@ -27,7 +27,7 @@ class Page:
     """A finished project document as the bot sent it, and how it stands now.
 
     `raw` is the undecoded body (with `_view`, `_decision`, `_path`, `_url`); `stale` that the last attempt to refresh it failed or that
-    the bot is away; `remaining_seconds` how long it may still be called fresh; `hit` whether it was answered without a look at upstream.
+    the bot is away; `remaining_seconds` how long it may still be called fresh; `hit` that upstream was not asked for this answer.
     """
 
     document: ProjectDocument
@@ -172,8 +172,8 @@ class Writer(Protocol):
         """Throws away what was written, and begins anew with another part."""
         ...
 
-    async def commit(self, verified: Verified) -> Held:
-        """Durable and visible: fsynced, its CID known, renamed into place, its row written.
+    async def commit(self, verified: Verified, whole: bytes | None = None) -> Held:
+        """Durable and visible: fsynced, its CID known, renamed into place, its row written. `whole` is the body if none was written.
 
         Raises DigestMismatch when `verified` is about other bytes, StorageFull or StorageBroken; then nothing is kept.
         """

@@ -9,8 +9,9 @@ Nobody's departure ends a flight. What goes out of it is decided by each reader'
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,7 +38,7 @@ Wrong = Callable[[Wanted, DigestMismatch, str], Awaitable[None]]
 
 
 class Flight:
-    """Readers ask for the `next` transfer; `run` is the work, to be done once, and `end` follows it."""
+    """Clients are `reading` one transfer; `run` is the work, to be done once, and `end` follows it."""
 
     def __init__(
         self, wanted: Wanted, store: ContentStore, sources: Sequence[Source], hashing: Executor, on_wrong: Wrong
@@ -58,22 +59,26 @@ class Flight:
         """Whether the bytes are right, and here; only storing them is not done yet."""
         return self._transfer is not None and self._transfer.verified
 
-    async def next(self, before: Transfer | None = None) -> Transfer | Held:
-        """A transfer whose length is known, or that is verified, after `before`, which failed; or the file, when it is stored.
+    @asynccontextmanager
+    async def reading(self, before: Transfer | None = None) -> AsyncIterator[Transfer | Held]:
+        """A transfer after `before`, which failed, readable while the block lasts; or the file, when it is stored.
 
-        Raises the problem that the flight ended with.
+        The transfer's length is known, or it is verified. Raises the problem that the flight ended with.
         """
         while True:
             transfer = self._transfer
             if transfer is not None and transfer is not before:
-                await transfer.head()
-                if transfer.failure is None:
-                    return transfer
+                with transfer.reading():
+                    await transfer.head()
+                    if transfer.failure is None:
+                        yield transfer
+                        return
                 before = transfer
             elif isinstance(self._outcome, Problem):
                 raise self._outcome
             elif self._outcome is not None:
-                return self._outcome
+                yield self._outcome
+                return
             else:
                 await self._changed.wait()
 

@@ -9,8 +9,8 @@ from contextlib import aclosing
 from typing import Final
 
 from index_frontend.digest_gate import Tally
-from index_frontend.fill.transfer import SMALL_BYTES, Transfer
-from index_frontend.ports import Held, Part, Source, SourceAway, SourceGone, SourceWrong, Wanted, Writer
+from index_frontend.fill.transfer import MEMORY_BYTES, Transfer
+from index_frontend.ports import Held, Part, Source, SourceAway, SourceBody, SourceGone, SourceWrong, Wanted, Writer
 from matrix_pypi_bot.wire.problems import Problem
 
 BATCH_BYTES: Final = 1 << 20
@@ -18,14 +18,14 @@ INLINE_BYTES: Final = 65_536  # hashing so much takes less time than handing it 
 
 
 class Incoming:
-    """One transfer in the process that fetches it. A small body stays in memory until it is verified, and is stored then."""
+    """One transfer in the process that fetches it. A short body stays in memory until it is verified, and is stored then."""
 
     def __init__(self, wanted: Wanted, writer: Writer, hashing: Executor) -> None:
         self.transfer = Transfer("")
         self._tally = Tally(wanted.sha256, size=wanted.size, max_bytes=wanted.max_bytes)
         self._writer = writer
         self._hashing = hashing
-        self._small: bytearray | None = None
+        self._memory: bytearray | None = None
         self._part: Part | None = None
 
     async def receive(self, source: Source, wanted: Wanted) -> None:
@@ -34,18 +34,10 @@ class Incoming:
             self.transfer.source = source.name
             if body.size is not None and self.transfer.total is None:
                 await self._expect(body.size)
-            batches = _Batches(self._take)
-            try:
-                async with aclosing(body.chunks()) as chunks:
-                    async for chunk in chunks:
-                        await batches.add(chunk)
-            except (SourceGone, SourceAway, SourceWrong):
-                await batches.flush()  # so that another source can go on where this one stopped
-                raise
+            if self._memory is not None:
+                await self._into_memory(body, self._memory)
             else:
-                await batches.flush()
-            finally:
-                await batches.settle()
+                await self._into_store(body)
 
     async def store(self) -> Held:
         """Lets the rest out, if the whole is right, and then stores it: readers need not wait for the disk.
@@ -53,12 +45,12 @@ class Incoming:
         Raises DigestMismatch before anything more is let out; StorageFull or StorageBroken when all of it is out.
         """
         verified = self._tally.finish()
-        small = None if self._small is None else bytes(self._small)
-        self.transfer.succeed(verified.size, small)
-        if small is not None:
-            await self._writer.expect(len(small))
-            await self._writer.write(small)
-        return await self._writer.commit(verified)
+        if self._memory is None:
+            self.transfer.succeed(verified.size)
+            return await self._writer.commit(verified)
+        self.transfer.grow(self._memory, 0)
+        self.transfer.succeed(verified.size)
+        return await self._writer.commit(verified, bytes(self._memory))
 
     def drop(self, problem: Problem) -> None:
         """Its readers, if they have not got all of it, are told. Idempotent."""
@@ -68,16 +60,33 @@ class Incoming:
     async def _expect(self, total: int) -> None:
         self._tally.expect(total)
         self.transfer.expect(total)
-        if total <= SMALL_BYTES:
-            self._small = bytearray()
+        if total <= MEMORY_BYTES and not self._tally.count:
+            self._memory = bytearray()
         else:
             await self._writer.expect(total)
 
+    async def _into_memory(self, body: SourceBody, memory: bytearray) -> None:
+        async with aclosing(body.chunks()) as chunks:
+            async for chunk in chunks:
+                self._tally.update(chunk)
+                memory += chunk
+                self.transfer.grow(memory, self._tally.released)
+
+    async def _into_store(self, body: SourceBody) -> None:
+        batches = _Batches(self._take)
+        try:
+            async with aclosing(body.chunks()) as chunks:
+                async for chunk in chunks:
+                    await batches.add(chunk)
+        except (SourceGone, SourceAway, SourceWrong):
+            await batches.flush()  # so that another source can go on where this one stopped
+            raise
+        else:
+            await batches.flush()
+        finally:
+            await batches.settle()
+
     async def _take(self, batch: bytes) -> None:
-        if self._small is not None:
-            self._tally.update(batch)
-            self._small += batch
-            return
         if len(batch) <= INLINE_BYTES:
             self._tally.update(batch)
             await self._writer.write(batch)

@@ -13,12 +13,15 @@ from matrix_pypi_bot.wire.problems import Problem
 SMALL_BYTES: Final = 65_536
 """A body of this length goes out when it is verified, all at once: it is no longer than the tail that is held back anyway."""
 
+MEMORY_BYTES: Final = 1 << 20
+"""A body of this length is let out of memory, and written to the disk when all of it is verified: most files wait for no disk then."""
+
 
 class Transfer:
     """Readers stick to one transfer from their first byte to their last: what follows a failed one may be other bytes.
 
-    The bytes are in `body` when the whole is small and verified, else in `part`. Nothing is shared but these, so a slow reader costs
-    nobody else anything.
+    The bytes are in memory when the whole is short, else in a part. Nothing is shared but these, so a slow reader costs nobody
+    else anything.
     """
 
     def __init__(self, source: str) -> None:
@@ -27,7 +30,7 @@ class Transfer:
         self.released = 0
         self.verified = False
         self.failure: Problem | None = None
-        self.body: bytes | None = None
+        self._memory: bytearray | None = None
         self._part: Part | None = None
         self._readers = 0
         self._ended = False
@@ -40,17 +43,19 @@ class Transfer:
         self.total = total
         self._wake()
 
-    def grow(self, part: Part, released: int) -> None:
-        """The first `released` bytes, all of them in `part`, may be read."""
-        if self._part is None:
-            self._part = part
+    def grow(self, source: Part | bytearray, released: int) -> None:
+        """The first `released` bytes, all of them in `source` (the same each time), may be read."""
+        if isinstance(source, bytearray):
+            self._memory = source
+        else:
+            self._part = source
         if released > self.released:
             self.released = released
             self._wake()
 
-    def succeed(self, size: int, body: bytes | None = None) -> None:
+    def succeed(self, size: int) -> None:
         """All of it is verified."""
-        self.verified, self.total, self.released, self.body = True, size, size, body
+        self.verified, self.total, self.released = True, size, size
         self._wake()
 
     def fail(self, problem: Problem) -> None:
@@ -63,6 +68,13 @@ class Transfer:
         """Its writer is done with it; the part is closed when the last reader leaves."""
         self._ended = True
         self._close_if_unused()
+
+    @property
+    def body(self) -> bytes | None:
+        """The whole, when it is small and verified."""
+        if self._memory is None or not self.verified or len(self._memory) > SMALL_BYTES:
+            return None
+        return bytes(self._memory)
 
     # What its readers do -----------------------------------------------------------------------------------------------
 
@@ -98,9 +110,10 @@ class Transfer:
     async def read(self, start: int, count: int) -> bytes:
         """At most `count` released bytes from `start`, at least one where one is released."""
         stop = min(start + count, self.released)
-        if self.body is not None:
-            return self.body[start:stop]
-        assert self._part is not None, "nothing is released before there is a part"
+        if self._memory is not None:
+            with memoryview(self._memory) as view:
+                return bytes(view[start:stop])
+        assert self._part is not None, "nothing is released before there is something to read"
         return await self._part.read(start, stop - start)
 
     def _wake(self) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import BinaryIO, Final, assert_never
 
 from aiohttp import web
 
 from index_frontend.fill import SMALL_BYTES, Asker, Fills, Reporter, Transfer
-from index_frontend.handlers.bodies import SmallBodies, SmallBody
+from index_frontend.handlers.bodies import SmallBodies
 from index_frontend.handlers.index import matches
 from index_frontend.handlers.middleware import problem_response
 from index_frontend.handlers.send import (
@@ -140,9 +140,8 @@ class FileHandler:
         if sha256_of(data) != wanted.sha256:  # rotten, with the length and time of the day it was stored
             await self._store.recheck(wanted.sha256)
             return await self._fetched(ask, wanted)
-        body = SmallBody(held, data)
-        self._bodies.put(body)
-        return self._small(ask, wanted, body)
+        self._bodies.put(wanted.sha256, data)
+        return self._small(ask, wanted, data)
 
     async def _opened(self, held: Held) -> BinaryIO | None:
         try:
@@ -163,10 +162,11 @@ class FileHandler:
         await send_file(ask.request, response, file, span_of(answer, held.size))
         return response
 
-    def _small(self, ask: _Ask, wanted: Wanted, body: SmallBody) -> web.Response:
-        if not ask.head:
-            self._served(wanted, body.held)
-        return self._in_one_piece(ask, wanted, body.data, "cache")
+    def _small(self, ask: _Ask, wanted: Wanted, data: bytes) -> web.Response:
+        held = self._store.held(wanted.sha256)
+        if held is not None and not ask.head:
+            self._served(wanted, held)
+        return self._in_one_piece(ask, wanted, data, "cache")
 
     def _in_one_piece(self, ask: _Ask, wanted: Wanted, data: bytes, source: str) -> web.Response:
         """A verified body, or a part of it."""
@@ -202,14 +202,14 @@ class FileHandler:
         here_already = flight.is_verified
         transfer: Transfer | None = None
         while True:
-            try:
-                got = await flight.next(transfer)
-            except StorageProblem:
-                return await self._past_the_store(ask, wanted)
-            if isinstance(got, Held):
-                return await self._stored(ask, wanted, got)
-            transfer = got
-            with transfer.reading():
+            async with AsyncExitStack() as stack:
+                try:
+                    got = await stack.enter_async_context(flight.reading(transfer))
+                except StorageProblem:
+                    return await self._past_the_store(ask, wanted)
+                if isinstance(got, Held):
+                    return await self._stored(ask, wanted, got)
+                transfer = got
                 if await _is_ready(ask, transfer):
                     source = "cache" if here_already else transfer.source
                     return await self._transferred(ask, wanted, transfer, source)
@@ -217,8 +217,10 @@ class FileHandler:
     async def _transferred(self, ask: _Ask, wanted: Wanted, transfer: Transfer, source: str) -> web.StreamResponse:
         size = transfer.total
         assert size is not None
-        if transfer.body is not None:
-            return self._in_one_piece(ask, wanted, transfer.body, source)
+        body = transfer.body
+        if body is not None:
+            self._bodies.put(wanted.sha256, body)
+            return self._in_one_piece(ask, wanted, body, source)
         answer = answer_range(ask.range, size)
         if answer.status == 416:
             return unsatisfiable(wanted, size)

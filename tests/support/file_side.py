@@ -39,7 +39,7 @@ from tests.support.http_client import Reply, ask
 from tests.support.upstream import Upstream
 
 T = TypeVar("T")
-MAX_FILE_BYTES = 64 << 20
+MAX_FILE_BYTES = int(os.environ.get("FILE_SIDE_MAX_BYTES", 64 << 20))
 
 
 def serve_decision(upstream: Upstream, dist: Dist, **changes: Any) -> Decision:

@@ -14,7 +14,7 @@ from index_frontend.storage.filestore.claims import Claim, told_length
 from index_frontend.storage.filestore.disk import Disk
 from index_frontend.storage.filestore.layout import Layout
 from index_frontend.storage.filestore.threads import in_thread
-from matrix_pypi_bot.wire.cids import UNIXFS_V1_2025, CidBuilder, raw_cid
+from matrix_pypi_bot.wire.cids import UNIXFS_V1_2025, Cid, CidBuilder, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class FileWriter:
         self._threads = threads
         self._keep = keep
         self._descriptor: int | None = None
-        self._cid: CidBuilder | None = CidBuilder()
+        self._cid = _FileCid()
 
     def part(self) -> FilePart:
         """Reads what has been written; there must have been a `write`."""
@@ -107,9 +107,7 @@ class FileWriter:
         return FilePart(os.dup(self._descriptor), lambda: told_length(lock), self._threads)
 
     async def expect(self, total: int) -> None:
-        """Said to other processes through the lock file; a file of one leaf needs no graph to be named."""
-        if total <= _ONE_LEAF_BYTES and not self.size:
-            self._cid = None
+        """Said to other processes through the lock file."""
         await in_thread(self._threads, self._claim.tell, total)
 
     async def write(self, data: bytes) -> None:
@@ -119,21 +117,24 @@ class FileWriter:
     async def restart(self) -> None:
         """The old part loses its name, so that who reads it sees that it is gone."""
         await in_thread(self._threads, self._throw_away)
-        self.size, self._cid = 0, CidBuilder()
+        self.size, self._cid = 0, _FileCid()
 
     async def discard(self) -> None:
         """Nothing of it stays, unless it was committed."""
+        if self._descriptor is None:
+            return
         try:
             await in_thread(self._threads, self._throw_away)
         except StorageProblem as problem:  # the next who claims the object tries again
             log.warning("store cannot throw a part away", extra={"cause": problem.detail})
 
-    async def commit(self, verified: Verified) -> Held:
+    async def commit(self, verified: Verified, whole: bytes | None = None) -> Held:
         """Raises DigestMismatch, StorageFull or StorageBroken."""
-        if verified != Verified(self.sha256, self.size):
-            told = f"{self.size} bytes were written of an object that was to be {self.sha256}"
-            raise DigestMismatch(told, expected=self.sha256, actual=verified.sha256, size=self.size)
-        held = await in_thread(self._threads, self._publish)
+        size = self.size + len(whole or b"")
+        if verified != Verified(self.sha256, size):
+            told = f"{size} bytes were written of an object that was to be {self.sha256}"
+            raise DigestMismatch(told, expected=self.sha256, actual=verified.sha256, size=size)
+        held = await in_thread(self._threads, self._publish, whole or b"")
         await self._keep(held)
         return held
 
@@ -148,12 +149,11 @@ class FileWriter:
             self._descriptor = self._disk.create(self._layout.part(self.sha256))
         self._disk.append(self._descriptor, data)
         self.size += len(data)
-        if self._cid is not None:
-            self._cid.update(data)
+        self._cid.update(data)
 
-    def _publish(self) -> Held:
-        if self._descriptor is None:  # an empty object
-            self._append(b"")
+    def _publish(self, rest: bytes) -> Held:
+        if rest or self._descriptor is None:
+            self._append(rest)
         assert self._descriptor is not None
         target = self._layout.file(self.sha256)
         self._disk.seal(self._descriptor)
@@ -164,5 +164,31 @@ class FileWriter:
         os.close(self._descriptor)
         self._descriptor = None
         self._disk.sync_folder(target.parent)
-        cid = raw_cid(self.sha256) if self._cid is None else self._cid.finish()
+        cid = self._cid.finish(self.sha256)
         return Held(sha256=self.sha256, size=self.size, cid=cid, path=target, modified_ns=modified_ns)
+
+
+class _FileCid:
+    """The CID of a file as it is written. The sha256 alone tells that of one leaf: nothing is hashed before there is a second."""
+
+    def __init__(self) -> None:
+        self._first_leaf: list[bytes] = []
+        self._first_bytes = 0
+        self._builder: CidBuilder | None = None
+
+    def update(self, data: bytes) -> None:
+        """Takes the next part."""
+        if self._builder is not None:
+            self._builder.update(data)
+            return
+        self._first_leaf.append(data)
+        self._first_bytes += len(data)
+        if self._first_bytes > _ONE_LEAF_BYTES:
+            self._builder = CidBuilder()
+            for piece in self._first_leaf:
+                self._builder.update(piece)
+            self._first_leaf.clear()
+
+    def finish(self, sha256: Sha256) -> Cid:
+        """The CID of all of it, whose sha256 this is."""
+        return raw_cid(sha256) if self._builder is None else self._builder.finish()

@@ -89,14 +89,13 @@ class FileStore:
 
     @asynccontextmanager
     async def writer(self, sha256: Sha256) -> AsyncIterator[FileWriter | Held | None]:
-        """Under the object's claim. What a process that died left behind is thrown away, and what it had finished is taken over."""
+        """Under the object's claim. What a process that died had finished is taken over."""
         async with self._claimed(sha256) as claim:
             if claim is None:
                 yield None
             elif (held := await self._sound(sha256)) is not None:
                 yield held
             else:
-                await in_thread(self._threads, self._disk.remove, self._layout.part(sha256))
                 writer = FileWriter(sha256, claim, self._layout, self._disk, self._threads, self._keep)
                 try:
                     yield writer
@@ -155,6 +154,7 @@ class FileStore:
 
     @asynccontextmanager
     async def _claimed(self, sha256: Sha256) -> AsyncIterator[Claim | None]:
+        """The claim, None while another process has it. The part that a process that died left behind is thrown away."""
         claims: list[
             Claim
         ] = []  # filled by the thread, so that a caller who is cancelled meanwhile leaves no lock behind
@@ -162,13 +162,14 @@ class FileStore:
         def claim() -> None:
             if (got := try_claim(self._layout.lock(sha256))) is not None:
                 claims.append(got)
+                self._disk.remove(self._layout.part(sha256))
 
         try:
             await in_thread(self._threads, claim)
             yield claims[0] if claims else None
         finally:
             for claimed in claims:
-                claimed.release()
+                await in_thread(self._threads, claimed.release)
 
     async def _sound(self, sha256: Sha256) -> Held | None:
         """The file, when it is here as it was stored, or has been hashed anew; under its claim."""

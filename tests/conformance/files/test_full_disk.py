@@ -92,12 +92,18 @@ def test_a_corrupt_file_does_not_arrive_whole_when_the_store_fills_up_in_the_mid
 
 
 def test_ranges_past_a_full_store(full: FileSide) -> None:
-    opened, closed = full.get(LARGE, Range="bytes=500000-"), full.get(LARGE, Range="bytes=0-99")
-    assert (opened.status, opened.body) == (206, LARGE.content[500_000:])
-    assert (closed.status, closed.body) == (200, LARGE.content)  # it would have to wait, with nowhere to put what comes
-    assert full.get(LARGE, Range="bytes=99999999-").status == 416
-    head = full.get(LARGE, "HEAD")
-    assert (head.status, head.headers["content-length"]) == (200, str(LARGE.size))
+    full.publish(HUGE)
+    opened, closed = full.get(HUGE, Range="bytes=500000-"), full.get(HUGE, Range="bytes=0-99")
+    assert (opened.status, opened.body) == (206, HUGE.content[500_000:])
+    assert (closed.status, closed.body) == (200, HUGE.content)  # it would have to wait, with nowhere to put what comes
+    assert full.get(HUGE, Range="bytes=99999999-").status == 416
+    head = full.get(HUGE, "HEAD")
+    assert (head.status, head.headers["content-length"]) == (200, str(HUGE.size))
+
+
+def test_a_short_file_is_served_in_part_although_it_cannot_be_stored(full: FileSide) -> None:
+    reply = full.get(LARGE, Range="bytes=0-99")
+    assert (reply.status, reply.body) == (206, LARGE.content[:100])
 
 
 def test_a_full_store_stores_again_when_there_is_room(upstream: Upstream, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -115,26 +115,25 @@ async def world(*sources: Source, store: MemoryStore | None = None) -> AsyncIter
     await asyncio.gather(reports, return_exceptions=True)
 
 
-async def transfer_of(flight: Flight, before: Transfer | None = None) -> Transfer:
-    got = await flight.next(before)
-    assert isinstance(got, Transfer)
-    return got
+@asynccontextmanager
+async def reading(flight: Flight, before: Transfer | None = None) -> AsyncIterator[Transfer]:
+    async with flight.reading(before) as got:
+        assert isinstance(got, Transfer)
+        yield got
 
 
 async def read(flight: Flight) -> bytes:
     """The whole body, as a client who has got nothing yet."""
     before: Transfer | None = None
     while True:
-        transfer = before = await transfer_of(flight, before)
-        with transfer.reading():
-            try:
+        async with reading(flight, before) as transfer:
+            before = transfer
+            with suppress(Problem):
                 await transfer.whole()
-            except Problem:
-                continue
-            out = b""
-            while len(out) < transfer.released:
-                out += await transfer.read(len(out), 1 << 20)
-            return out
+                out = b""
+                while len(out) < transfer.released:
+                    out += await transfer.read(len(out), 1 << 20)
+                return out
 
 
 async def stored(store: MemoryStore, sha256: Sha256 = DIGEST) -> Held:
@@ -167,6 +166,9 @@ async def test_after_wrong_bytes_another_source_is_asked_from_the_start() -> Non
     wrong, right = Scripted(WRONG), Scripted()
     async with world(wrong, right) as here:
         assert await read(here.fills.join(wanted(), None)) == BODY
+        async with asyncio.timeout(5):
+            while not here.oracle.observed:
+                await asyncio.sleep(0.001)
         assert here.oracle.observed == [
             Observed(
                 project="mxa",
@@ -186,8 +188,7 @@ async def test_who_has_bytes_of_a_wrong_transfer_is_told_and_others_go_on() -> N
     wrong, right = Scripted(WRONG, holds=200_000), Scripted()
     async with world(wrong, right) as here:
         flight = here.fills.join(wanted(), None)
-        transfer = await transfer_of(flight)
-        with transfer.reading():
+        async with reading(flight) as transfer:
             await transfer.until(100_000)
             assert (await transfer.read(0, 10)) == WRONG[:10]
             assert transfer.released <= len(BODY) - TAIL_BYTES
@@ -252,7 +253,8 @@ async def test_closing_stops_fetches_and_tells_their_readers() -> None:
     source = Scripted(holds=100_000)
     async with world(source) as here:
         flight = here.fills.join(wanted(), None)
-        await (await transfer_of(flight)).until(50_000)
+        async with reading(flight) as transfer:
+            await transfer.until(50_000)
         await here.fills.close()
         with pytest.raises(SourceAway, match="stopped"):
             await read(flight)
@@ -266,7 +268,7 @@ async def test_bytes_are_out_although_the_store_fails_at_the_last_step() -> None
             async with super().writer(sha256) as writer:
                 assert isinstance(writer, MemoryWriter)
 
-                async def commit(verified: Verified) -> Held:
+                async def commit(verified: Verified, whole: bytes | None = None) -> Held:
                     raise StorageBroken("no fsync")
 
                 writer.commit = commit  # type: ignore[method-assign]
@@ -295,8 +297,7 @@ async def test_what_another_process_receives_is_let_out_but_for_its_tail() -> No
             flight = here.fills.join(wanted(), None)
             await writer.write(BODY[:150_000])
             await writer.expect(len(BODY))
-            transfer = await transfer_of(flight)
-            with transfer.reading():
+            async with reading(flight) as transfer:
                 await transfer.until(149_999)
                 assert (transfer.total, transfer.released) == (len(BODY), 150_000)
                 await writer.write(BODY[150_000:])
@@ -325,8 +326,7 @@ async def test_when_the_other_process_gives_up_its_readers_are_told_and_the_rest
             flight = here.fills.join(wanted(), None)
             await writer.write(WRONG[:150_000])
             await writer.expect(len(BODY))
-            begun = await transfer_of(flight)
-            with begun.reading():
+            async with reading(flight) as begun:
                 await begun.until(100_000)
         with pytest.raises(SourceAway, match="stopped"):
             await begun.whole()
@@ -340,16 +340,15 @@ async def test_a_part_that_the_other_process_began_anew_is_not_mixed_with_the_ol
             flight = here.fills.join(wanted(), None)
             await writer.write(WRONG)
             await writer.expect(len(BODY))
-            begun = await transfer_of(flight)
-            with begun.reading():
+            async with reading(flight) as begun:
                 await begun.until(100_000)
                 await writer.restart()
                 await writer.write(BODY)
                 with pytest.raises(SourceAway):
                     await begun.whole()
             await writer.commit(Verified(DIGEST, len(BODY)))
-        got = await flight.next(begun)
-        assert isinstance(got, Held) or await read(flight) == BODY
+        async with flight.reading(begun) as got:
+            assert isinstance(got, Held) or await got.read(0, 10) == BODY[:10]
 
 
 async def test_what_another_process_has_stored_meanwhile_is_not_fetched() -> None:
@@ -359,5 +358,17 @@ async def test_what_another_process_has_stored_meanwhile_is_not_fetched() -> Non
             await writer.write(BODY)
             held = await writer.commit(Verified(DIGEST, len(BODY)))
         flight = here.fills.join(wanted(), None)
-        assert await flight.next() == held
+        async with flight.reading() as got:
+            assert got == held
     assert source.starts == []
+
+
+async def test_who_waits_for_a_length_that_only_the_end_tells_can_read_what_was_followed() -> None:
+    async with world(Scripted()) as here:
+        async with another_process(here.store) as writer:
+            flight = here.fills.join(wanted(), None)
+            await writer.write(BODY)
+            clients = [asyncio.create_task(read(flight)) for _ in range(5)]
+            await asyncio.sleep(0.05)
+            await writer.commit(Verified(DIGEST, len(BODY)))
+        assert await asyncio.gather(*clients) == [BODY] * 5

@@ -58,10 +58,12 @@ async def test_all_is_released_when_it_is_verified() -> None:
     assert await transfer.read(0, 1000) == BODY
 
 
-async def test_a_small_body_is_read_from_memory() -> None:
-    transfer = Transfer("upstream")
-    transfer.succeed(100, BODY)
-    assert await transfer.read(90, 100) == BODY[90:]
+async def test_a_short_body_is_read_from_memory() -> None:
+    transfer, memory = Transfer("upstream"), bytearray(BODY)
+    transfer.grow(memory, 40)
+    assert (await transfer.read(0, 100), transfer.body) == (BODY[:40], None)
+    transfer.succeed(100)
+    assert (await transfer.read(90, 100), transfer.body) == (BODY[90:], BODY)
 
 
 async def test_a_failure_is_told_to_all_but_those_who_can_read_on() -> None:
@@ -78,7 +80,7 @@ async def test_a_failure_is_told_to_all_but_those_who_can_read_on() -> None:
 
 async def test_what_is_verified_cannot_fail_any_more() -> None:
     transfer = Transfer("upstream")
-    transfer.succeed(100, BODY)
+    transfer.succeed(100)
     transfer.fail(AWAY)
     assert transfer.failure is None
     await transfer.whole()
