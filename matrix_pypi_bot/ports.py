@@ -261,6 +261,10 @@ class Views(Protocol):
         """Prunes the change table to about the newest `keep` (at least one); their numbers never come back."""
         ...
 
+    async def rules_since(self, rules: str, at_ms: int) -> int:
+        """The sequence number from which on changes were told under `rules`; a new one, larger than all, when others held until now."""
+        ...
+
     async def report(self, stored: Stored, at_ms: int) -> None:
         """Keeps what a frontend stored until it can be decided; the same again is no error."""
         ...

@@ -18,7 +18,8 @@ async def follow(
     """The changes behind `after` (None: from now on), for ever. Raises StoreAway.
 
     It begins with a heartbeat that carries the number from which it goes on: who asks knows at once that somebody is there. Before it
-    comes a reset when `after` is older than what is remembered, or larger than anything this bot ever said.
+    comes a reset when `after` is older than what is remembered or than the rules that hold now, or larger than anything that was
+    ever said.
     """
     if after is not None and not await _is_remembered(store, projects, after):
         yield Change(reset=True)
@@ -36,7 +37,7 @@ async def follow(
 
 async def _is_remembered(store: Store, projects: Projects, after: int) -> bool:
     """Whether every change behind `after` can still be told."""
-    if after > projects.seq:
+    if not projects.since <= after <= projects.seq:
         return False
     async with store.transaction() as tables:
         oldest, newest = await tables.views.change_bounds()

@@ -14,6 +14,7 @@ from typing import Final
 
 from cachetools import LRUCache
 
+from matrix_pypi_bot import __version__
 from matrix_pypi_bot.core.index_document import InvalidPage
 from matrix_pypi_bot.ports import Clock, Store, Transaction
 from matrix_pypi_bot.services.known import Known, orders_of
@@ -48,6 +49,7 @@ class Projects:
         self.rulebook = rulebook
         self.upstream = upstream
         self.seq = 0
+        self.since = 0  # what was told before this number was decided by other rules
         self._store = store
         self._clock = clock
         self._base_url = base_url
@@ -55,11 +57,13 @@ class Projects:
         self._blank: LRUCache[ProjectName, Known] = LRUCache(MAX_BLANKS)
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
+        self._in_doubt = False
 
     async def start(self) -> None:
         """Takes up the change stream where it was left. Raises StoreAway."""
         async with self._store.transaction() as tables:
-            self.seq = (await tables.views.change_bounds())[1]
+            self.since = await tables.views.rules_since(self._rules(), self._clock.now_ms())
+            self.seq = max(self.since, (await tables.views.change_bounds())[1])
 
     def page_url(self, project: ProjectName) -> str:
         """The address of the project's page at upstream."""
@@ -84,11 +88,15 @@ class Projects:
         """
         async with self._lock:
             before, seq = await self._loaded(project), None
-            async with self._store.transaction() as tables:
-                after = await change(tables, before)
-                if redecide:
-                    after = self.rulebook.finish(after)
-                    seq = await self._note_change(tables, before, after)
+            try:
+                async with self._store.transaction() as tables:
+                    after = await change(tables, before)
+                    if redecide:
+                        after = self.rulebook.finish(after)
+                        seq = await self._note_change(tables, before, after)
+            except BaseException:
+                self._doubt(project)
+                raise
             self._keep(after)
             if seq is not None:
                 self._announce(seq)
@@ -111,12 +119,32 @@ class Projects:
             except TimeoutError:
                 pass
 
+    def _rules(self) -> str:
+        """What else than pages and statements decides, as one text: the program, the operator's policy, the index asked."""
+        return f"{__version__} {self.rulebook.fingerprint} {self.upstream}"
+
     async def _loaded(self, project: ProjectName) -> Known:
         held = self.held(project)
         if held is None:
             held = self.rulebook.finish(await self._read(project))
             self._keep(held)
+            if self._in_doubt:
+                await self._announce_unheard()
         return held
+
+    def _doubt(self, project: ProjectName) -> None:
+        """A change failed, perhaps only the answer to its commit: what became of it the database knows."""
+        self._held.pop(project, None)
+        self._blank.pop(project, None)
+        self._in_doubt = True
+
+    async def _announce_unheard(self) -> None:
+        """Tells of what was written although its commit seemed to fail."""
+        async with self._store.transaction() as tables:
+            newest = (await tables.views.change_bounds())[1]
+        self._in_doubt = False
+        if newest > self.seq:
+            self._announce(newest)
 
     async def _read(self, project: ProjectName) -> Known:
         async with self._store.transaction() as tables:

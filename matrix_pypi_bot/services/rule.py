@@ -15,7 +15,7 @@ from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.core.policy import Denial, DenyList
 from matrix_pypi_bot.ports import Accepted
 from matrix_pypi_bot.services.known import Finished, Known, View
-from matrix_pypi_bot.wire.digests import Sha256
+from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from matrix_pypi_bot.wire.messages import FileDecision, encode
 from matrix_pypi_bot.wire.names import FileName
 
@@ -30,6 +30,7 @@ class Rulebook:
 
     def __init__(self, terms: Terms, denials: Sequence[Denial] = ()) -> None:
         self.terms = terms
+        self.fingerprint = sha256_of(msgspec.json.encode((terms, tuple(denials))))
         self._denials = DenyList(denials)
         self._any_denials = bool(denials)
 

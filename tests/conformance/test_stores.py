@@ -281,6 +281,28 @@ async def test_numbers_of_changes_grow_and_never_come_back(store: Store) -> None
         assert [change.project for change in await tables.views.changes(numbers[2], 9)] == [MXB]
 
 
+async def test_other_rules_begin_at_a_number_of_their_own(store: Store) -> None:
+    async with store.transaction() as tables:
+        assert await tables.views.rules_since("first", at_ms=1) == 0
+        told = await tables.views.change(MXA, "r", (), at_ms=2)
+        assert await tables.views.rules_since("first", at_ms=3) == 0
+        since = await tables.views.rules_since("second", at_ms=4)
+        assert since > told
+        assert await tables.views.rules_since("second", at_ms=5) == since
+        assert await tables.views.change_bounds() == (told, told)
+        assert await tables.views.change(MXA, "s", (), at_ms=6) > since
+        assert await tables.views.rules_since("first", at_ms=7) > since
+
+
+async def test_a_statement_that_takes_too_long_means_that_the_database_is_away(store: Store) -> None:
+    with pytest.raises(StoreAway):
+        async with store.transaction() as tables:
+            await tables.ledger.append_leaf("1", bytes(32))
+            raise TimeoutError
+    async with store.transaction() as tables:
+        assert await tables.ledger.leaves(0, 9) == []
+
+
 async def test_reports_wait_until_they_are_settled(store: Store) -> None:
     async with store.transaction() as tables:
         for report in (stored(), stored(), stored(sha256=B), stored(SDIST)):

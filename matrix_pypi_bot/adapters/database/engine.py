@@ -56,6 +56,7 @@ _AWAY: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.InterfaceError,
     ConnectionError,
+    TimeoutError,  # asyncpg's word for a statement that took longer than `command_timeout`
 )
 
 

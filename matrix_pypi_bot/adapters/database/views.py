@@ -25,6 +25,8 @@ SCHEMA: Final = (
         n {identity}, project {name} NOT NULL, file {name} NOT NULL, sha256 TEXT NOT NULL, body {blob} NOT NULL,
         at_ms BIGINT NOT NULL, UNIQUE (project, file, sha256))""",
 )
+# The newest row counts: `seq` is the number at which `rules` replaced others.
+RULES_SCHEMA: Final = "CREATE TABLE change_rules (n {identity}, rules TEXT NOT NULL, seq BIGINT NOT NULL)"
 
 
 class ViewTables:
@@ -109,6 +111,20 @@ class ViewTables:
         await self._db.execute(
             "DELETE FROM page_change WHERE seq <= (SELECT MAX(seq) FROM page_change) - $1", max(1, keep)
         )
+
+    async def rules_since(self, rules: str, at_ms: int) -> int:
+        row = await self._db.fetchrow("SELECT rules, seq FROM change_rules ORDER BY n DESC LIMIT 1")
+        if row is not None and row["rules"] == rules:
+            return int(row["seq"])
+        _, newest = await self.change_bounds()
+        seq = 0
+        if (
+            newest or row is not None
+        ):  # a number of its own: who has an older one must be told from who heard of the new rules
+            seq = await self.change(ProjectName(""), "", (), at_ms)
+            await self._db.execute("DELETE FROM page_change WHERE seq = $1", seq)
+        await self._db.execute("INSERT INTO change_rules (rules, seq) VALUES ($1, $2)", rules, seq)
+        return seq
 
     async def report(self, stored: Stored, at_ms: int) -> None:
         await self._db.execute(

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
+import pytest
+
+from matrix_pypi_bot.core.policy import Denial
+from matrix_pypi_bot.ports import OverrideRow, StoreAway, Transaction
 from matrix_pypi_bot.services.changes import follow
+from matrix_pypi_bot.services.known import Known, orders_of
 from matrix_pypi_bot.wire.messages import Change
+from matrix_pypi_bot.wire.names import ProjectName
+from matrix_pypi_bot.wire.problems import ProblemCode
 from tests.support.bot_world import ManualClock, ScriptedIndex, World
 from tests.support.dists import wheel
 from tests.unit.bot.conftest import Live
 
 HEARTBEAT_SECONDS = 0.01
+MXA = ProjectName("mxa")
 
 
 def stream(world: World, after: int | None) -> AsyncIterator[Change]:
@@ -94,3 +104,54 @@ async def test_two_streams_hear_the_same(world: World, index: ScriptedIndex) -> 
     index.publish(wheel("mxa"))
     await world.page("mxa")
     assert await next_change(one) == await next_change(two)
+
+
+async def test_rules_that_changed_while_the_bot_was_down_reach_frontends_that_hold_pages(
+    live: Live, index: ScriptedIndex
+) -> None:
+    bad = wheel("mxa")
+    index.publish(bad)
+    async with live() as world:
+        told = (await world.page("mxa"))["_view"]["seq"]
+    async with live(denials=[Denial(project=ProjectName("mxa"))]) as world:
+        changes = stream(world, told)
+        assert await anext(changes) == Change(reset=True)
+        new = await anext(changes)
+        assert new == Change(seq=world.projects.seq, heartbeat=True)
+        assert new.seq > told
+        assert await anext(stream(world, new.seq)) == new
+        assert await world.rule(bad) == ("R1", 403)
+    async with live(denials=[Denial(project=ProjectName("mxa"))]) as world:
+        assert await anext(stream(world, new.seq)) == new
+    async with live() as world:
+        assert await anext(stream(world, new.seq)) == Change(reset=True)
+
+
+async def test_a_change_whose_commit_seemed_to_fail_is_told_once_the_database_can_be_asked(
+    world: World, index: ScriptedIndex
+) -> None:
+    index.publish(wheel("mxa"))
+    held = (await world.page("mxa"))["_view"]["seq"]
+    commit = world.store.transaction
+
+    @contextlib.asynccontextmanager
+    async def answer_lost() -> AsyncIterator[Transaction]:
+        async with commit() as tables:
+            yield tables
+        raise StoreAway("the answer to the commit was lost")
+
+    async def deny(tables: Transaction, known: Known) -> Known:
+        order = OverrideRow(
+            statement_id="1" * 64, project=MXA, file=None, action="quarantine", sha256=None, reason="bad", at_ms=1
+        )
+        await tables.ledger.override(order)
+        return replace(known, orders=orders_of(await tables.ledger.overrides(MXA)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.store, "transaction", answer_lost)
+        with pytest.raises(StoreAway):
+            await world.projects.revise(MXA, deny)
+    changes = stream(world, held)
+    assert (await world.refused("mxa")).code is ProblemCode.REFUSED
+    told = await next_change(changes)
+    assert (told.project, told.withdrawn) == ("mxa", (wheel("mxa").filename,))

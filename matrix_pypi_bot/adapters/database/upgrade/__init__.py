@@ -2,7 +2,8 @@
 
 from mautrix.util.async_db import UpgradeTable
 
-from matrix_pypi_bot.adapters.database.upgrade import v00_first
+from matrix_pypi_bot.adapters.database.upgrade import v00_first, v01_rules
 
 UPGRADES = UpgradeTable()
 UPGRADES.register(v00_first.create, description="first schema")
+UPGRADES.register(v01_rules.remember_rules, description="rules of the change stream")
