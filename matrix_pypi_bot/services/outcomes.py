@@ -32,7 +32,8 @@ def removed_from(known: Known, page: IndexPage, *, keep: bool) -> dict[FileName,
         return {}
     lasting = known.lasting()
     before = {**known.view.removed, **known.view.page.files}
-    return {name: file for name, file in before.items() if name in lasting and name not in page.files}
+    listed = page.files.keys() | page.conflicted.keys()  # listed with two digests is not removed
+    return {name: file for name, file in before.items() if name in lasting and name not in listed}
 
 
 def is_no_news(known: Known, page: IndexPage, fetched: FetchedPage, *, keep_removed: bool) -> bool:

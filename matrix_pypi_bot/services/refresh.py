@@ -109,7 +109,12 @@ class Refresher:
             await self._fly(project, no_cache=False)
 
     async def exists(self, project: ProjectName) -> bool:
-        """Whether upstream has the project, or had it when it was last heard of. Raises Problem when nobody can tell."""
+        """Whether upstream has the project, or had it when it was last heard of. Raises Problem when nobody can tell.
+
+        One that is denied is none, and upstream is not asked: its name may be a secret of this organisation.
+        """
+        if self._projects.rulebook.refused_project(await self._projects.load(project)) is not None:
+            return False
         try:
             known = await self.up_to_date(project)
         except Problem as problem:
@@ -174,12 +179,12 @@ class Refresher:
 
     async def _ask(self, known: Known, *, no_cache: bool, conditional: bool = True) -> _Answer:
         now_ms = self._clock.now_ms()
-        if not self._breaker.allows(now_ms):
+        if not self._breaker.allows(known.project, now_ms):
             return Away("upstream failed several times in a row and is left alone for a moment")
         etag = known.view.etag if known.view is not None and conditional else None
         answer = await self._index.fetch(known.project, etag=etag, no_cache=no_cache)
         if isinstance(answer, Away):
-            self._breaker.failed(self._clock.now_ms())
+            self._breaker.failed(known.project, self._clock.now_ms())
         else:
             self._breaker.answered()
         return answer

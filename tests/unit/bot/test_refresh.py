@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from matrix_pypi_bot.core.policy import Denial
 from matrix_pypi_bot.ports import Absent, Away, FetchedPage, Wrong
 from matrix_pypi_bot.services.breaker import FAILURES
 from matrix_pypi_bot.wire.names import FileName, ProjectName
@@ -561,3 +562,35 @@ async def test_whether_a_project_exists_is_told_by_upstream(world: World, index:
     index.off()
     with pytest.raises(Problem):
         await world.refresher.exists(ProjectName("mxc"))
+
+
+async def test_one_page_that_upstream_cannot_show_closes_no_other(world: World, index: ScriptedIndex) -> None:
+    index.publish(ONE)
+    index.instead["mxb"] = [Away("status 503")] * (FAILURES + 2)
+    for _ in range(FAILURES + 2):
+        assert (await world.refused("mxb")).code is ProblemCode.UPSTREAM_AWAY
+    assert index.count("mxb") == FAILURES
+    assert await world.rules("mxa") == {ONE.filename: "R8"}
+
+
+async def test_a_denied_project_does_not_exist_and_upstream_never_hears_its_name(
+    live: Live, index: ScriptedIndex
+) -> None:
+    index.publish(ONE)
+    async with live(denials=[Denial(project=MXA)]) as world:
+        assert not await world.refresher.exists(MXA)
+    assert index.asked == []
+
+
+async def test_a_kept_file_that_upstream_lists_with_two_digests_is_quarantined_not_kept(
+    live: Live, index: ScriptedIndex, clock: ManualClock
+) -> None:
+    index.publish(ONE)
+    async with live(keep_removed=True) as world:
+        await world.page("mxa")
+        await world.store_file(ONE)
+        twin = {**index.listings["mxa"].files[ONE.filename], "hashes": {"sha256": OTHER_ONE.sha256}}
+        index.listings["mxa"].files["twin"] = twin
+        clock.pass_seconds(601)
+        await world.page("mxa")
+        assert await world.rule(ONE) == ("R3", 403)
