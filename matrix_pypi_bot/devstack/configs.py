@@ -164,6 +164,9 @@ def homeserver_log_tree() -> Tree:
 def write_configs(plan: OrgPlan) -> None:
     """Write the configurations of `plan`, and make the secrets that are not there yet (all but the tokens that the bot makes)."""
     secret = plan.home.secret
+    # Databases in it hold tokens, and are made by programs that leave their mode to the umask; --home may be a folder for everyone.
+    plan.home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    plan.home.folder.chmod(0o700)
     for name in ("root_key", "mirror_key"):
         create_secret(secret(name), new_seed())
     for name in ("registration_secret", "macaroon_secret", "form_secret"):

@@ -185,6 +185,13 @@ def test_the_upstream_is_the_default_one_unless_another_was_asked_for(tmp_path: 
     )
 
 
+def test_databases_are_private_also_in_a_home_that_everybody_can_read(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "orga").mkdir(mode=0o755)
+    write_configs(plan_in(tmp_path))
+    assert stat.S_IMODE((tmp_path / "orga").stat().st_mode) == 0o700
+
+
 def test_secrets_survive_and_stand_in_no_configuration(tmp_path: Path) -> None:
     plan = plan_in(tmp_path)
     write_configs(plan)
