@@ -23,6 +23,7 @@ from matrix_pypi_bot.wire.names import (
     InvalidName,
     ProjectName,
     address_of_url,
+    file_path,
     normalise_project,
     parse_file_name,
 )
@@ -51,7 +52,7 @@ class IndexFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file as upstream's page names it. `url` is absolute, without fragment; `size` None where none is told.
 
     `core_metadata`: the digest of the file's METADATA, True when it exists without one, False when there is none. `extras` are
-    the keys nobody knows here, as they came.
+    the keys nobody knows here, as they came. `place` is the end of `url` where that is a path of our own layout, else empty.
     """
 
     name: FileName
@@ -64,6 +65,12 @@ class IndexFile(msgspec.Struct, frozen=True, kw_only=True):
     upload_time: str | None
     provenance: str | None
     extras: dict[str, object]
+    place: str = ""
+
+    @property
+    def path(self) -> str:
+        """Where the file is found here, `/packages/aa/bb/<60 hex>/<file>`."""
+        return self.place or file_path(self.address, self.name)
 
     @property
     def address(self) -> str:
@@ -79,10 +86,13 @@ def parse_entry(entry: object, project: ProjectName, base_url: str) -> IndexFile
     requires = entry.get("requires-python")
     if requires is not None and not _is_text(requires):
         raise BadEntry("requires-python")
+    url = _url(entry.get("url"), base_url)
+    address = address_of_url(url)
+    path = file_path(address, name) if address is not None else ""
     return IndexFile(
         name=name,
         sha256=_sha256(entry.get("hashes")),
-        url=_url(entry.get("url"), base_url),
+        url=url,
         size=_size(entry.get("size")),
         requires_python=requires,
         yanked=_yanked(entry.get("yanked", False)),
@@ -172,7 +182,7 @@ def _yanked(value: object) -> bool | str:
         return value is True
     if not _is_text(value):
         raise BadEntry("yanked")
-    return value or False  # an empty reason is no yank (PEP 691)
+    return value or True  # HTML yanks with an empty attribute (PEP 592), so JSON's empty reason is read the same way
 
 
 def _core_metadata(entry: Mapping[str, object]) -> bool | Sha256:

@@ -309,3 +309,17 @@ async def test_a_client_that_was_closed_can_be_closed_again() -> None:
     outbound = Outbound(user_agent="tests", opened=[Origin("http://127.0.0.1:9")])
     await outbound.close()
     await outbound.close()
+
+
+async def test_a_connection_that_idled_after_a_large_body_is_not_taken_for_silent() -> None:
+    """aiohttp starts the clock of `sock_read` again when a body that ended while reading was paused has been read."""
+
+    async def large(request: web.BaseRequest) -> web.Response:
+        return web.Response(body=bytes(200_000))
+
+    async with answering(large) as here, client(here) as outbound:
+        for _ in range(3):
+            async with outbound.request("GET", here) as response:
+                await asyncio.sleep(0.05)  # all of it comes meanwhile
+                assert len(await response.read()) == 200_000
+            await asyncio.sleep(0.4)  # longer than the read timeout

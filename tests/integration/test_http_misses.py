@@ -59,7 +59,7 @@ def test_bytes_reach_the_client_while_upstream_still_sends(stack: Stack, upstrea
         assert told == (200, str(big.size), "no-store")
         hold.release()
         assert early + answer.read() == big.content
-    assert stack.file(big).headers["x-matrix-pypi-source"] == "cache"
+    wait_until(lambda: stack.file(big).headers["x-matrix-pypi-source"] == "cache", "the file is in the store")
     assert upstream.hits("GET", big) == 1
 
 

@@ -143,7 +143,7 @@ def test_keys_that_nobody_knows_yet_pass_through(stack: Stack, upstream: Upstrea
     [
         ("\"<b>&' </a>", "\"<b>&' </a>", "\"<b>&' </a>"),
         (True, True, ""),
-        ("", "", ""),
+        ("", True, ""),
         (False, False, None),
     ],
 )

@@ -30,6 +30,7 @@ def republish(stack: Stack, upstream: Upstream, dist: Dist) -> Dist:
     """Other bytes under the file's name, and the stack has seen it."""
     upstream.publish(other := wheel(dist.project, payload_bytes=100_000, salt="other"))
     stack.page_once(dist.project, lambda page: bool(page.json["files"][0].get("yanked")), "lists the file as yanked")
+    stack.withdrawn(dist.path)
     return other
 
 
@@ -124,6 +125,7 @@ def test_a_file_that_upstream_removed_stays_refused_when_upstream_then_goes_away
         return reply.status, reply.headers.get("x-matrix-pypi-rule")
 
     stack.page_once(held.project, lambda page: held.filename not in page.body.decode(), "lists the file no more")
+    stack.withdrawn(held.path)
     assert refused() == (404, "R10")
     upstream.off()
     stack.page_once(held.project, lambda page: page.status != 200 or is_stale(page), "shows that upstream is away")

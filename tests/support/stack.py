@@ -188,6 +188,15 @@ class Stack:
         """The page once the stack has noticed that the upstream is away."""
         return self.page_once(project, is_stale, "is stale")
 
+    def withdrawn(self, path: str) -> Reply:
+        """The refusal of `path` once every worker of the frontend refuses it, for which a withdrawal has one second."""
+
+        def everywhere() -> Reply | None:
+            replies = [self.get(path) for _ in range(8)]  # each a new connection, to whichever worker takes it
+            return replies[-1] if all(reply.status != 200 for reply in replies) else None
+
+        return wait_until(everywhere, f"every worker refuses {path}", timeout_seconds=1)
+
     def matrix_user(self, localpart: str) -> MatrixUser:
         """A new user of the stack's homeserver, who is not the bot."""
         org = self.org

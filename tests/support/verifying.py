@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import json
 from typing import Any
@@ -34,7 +35,7 @@ def verified(content: dict[str, Any], *publics: str) -> dict[str, Any]:
     """The statement in the content of an event. Raises unless each of the `publics` signed it, and nobody else."""
     assert content["v"] == 1
     assert content["dsse"]["payloadType"] == PAYLOAD_TYPE
-    envelope = Envelope.from_dict(content["dsse"])
+    envelope = Envelope.from_dict(copy.deepcopy(content["dsse"]))  # it decodes in place
     keys: list[Key] = [SSlibKey(keyid(public), "ed25519", "ed25519", {"public": public}) for public in publics]
     assert set(envelope.verify(keys, len(keys))) == set(envelope.signatures) == {keyid(public) for public in publics}
     statement: dict[str, Any] = json.loads(envelope.payload)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from tests.conformance.files.expected import SMALL, warm
-from tests.support.dists import wheel
+from tests.conformance.files.expected import LARGE, SMALL, warm
+from tests.support.dists import Dist, wheel
 from tests.support.file_side import FileSide
+from tests.support.http_client import transfer
 from tests.support.problems import problem
 from tests.support.upstream import Upstream
 
@@ -45,3 +49,55 @@ def test_each_refusal_has_the_status_of_a_file(side: FileSide, action: str, http
 def test_a_path_that_no_page_names_is_not_there(side: FileSide) -> None:
     other = wheel("mxz")
     assert side.get(other).status == 404
+
+
+WITHDRAWN = {"action": "refuse", "http": 403, "rule": "R1", "reason": "matrix-pypi: R1 denied by policy"}
+HUGE = wheel("mxh", payload_bytes=40 << 20)
+
+
+@pytest.mark.parametrize(
+    ("dist", "headers"),
+    [(SMALL, {}), (SMALL, {"Range": "bytes=0-9"}), (LARGE, {"Range": "bytes=0-9"}), (LARGE, {"Range": "bytes=-9"})],
+    ids=["short", "part of a short one", "part", "end"],
+)
+def test_who_still_waits_for_a_file_when_it_is_withdrawn_is_refused(
+    upstream: Upstream, side: FileSide, dist: Dist, headers: dict[str, str]
+) -> None:
+    hold = upstream.hold(dist, after_bytes=100)
+    with ThreadPoolExecutor(1) as client:
+        waiting = client.submit(side.get, dist, **headers)
+        hold.wait_until_reached()
+        side.publish(dist, **WITHDRAWN)
+        hold.release()
+        reply = waiting.result()
+    assert (reply.status, reply.reason) == (403, "matrix-pypi: R1 denied by policy")
+    assert reply.headers["x-matrix-pypi-rule"] == "R1"
+
+
+def test_a_file_that_is_withdrawn_while_it_comes_in_never_arrives_whole(upstream: Upstream, side: FileSide) -> None:
+    hold = upstream.hold(LARGE, after_bytes=LARGE.size // 2)
+    with transfer(side.url(LARGE)) as answer:
+        assert answer.read(1000) == LARGE.content[:1000]
+        side.publish(LARGE, **WITHDRAWN)
+        hold.release()
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            answer.read()
+
+
+def test_a_stored_file_that_is_withdrawn_while_a_client_reads_it_slowly_never_arrives_whole(side: FileSide) -> None:
+    side.publish(HUGE)
+    warm(side, HUGE)
+    with transfer(side.url(HUGE)) as answer:
+        assert answer.read(1000) == HUGE.content[:1000]
+        side.publish(HUGE, **WITHDRAWN)
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            answer.read()
+
+
+def test_what_is_only_unavailable_by_now_is_sent_to_its_end(upstream: Upstream, side: FileSide) -> None:
+    hold = upstream.hold(LARGE, after_bytes=LARGE.size // 2)
+    with transfer(side.url(LARGE)) as answer:
+        assert answer.read(1000) == LARGE.content[:1000]
+        side.publish(LARGE, action="unavailable", http=503, rule="R14", reason="matrix-pypi: R14 upstream is away")
+        hold.release()
+        assert answer.read() == LARGE.content[1000:]

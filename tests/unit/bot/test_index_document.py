@@ -198,7 +198,7 @@ def test_an_upstream_of_the_same_layout_keeps_its_addresses() -> None:
 
 @pytest.mark.parametrize(
     ("told", "found"),
-    [(False, False), (True, True), (None, False), ("", False), ("broken", "broken"), (..., False)],
+    [(False, False), (True, True), (None, False), ("", True), ("broken", "broken"), (..., False)],
 )
 def test_a_yank_is_passed_on(told: object, found: object) -> None:
     assert one(yanked=told).yanked == found
