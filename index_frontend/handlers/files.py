@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, Final, assert_never
 
 from aiohttp import web
@@ -24,9 +25,10 @@ from index_frontend.handlers.send import (
     unsatisfiable,
     with_span,
 )
+from index_frontend.handlers.words import Withdrawn, Words
 from index_frontend.ports import ContentStore, Damaged, Held, Oracle, SourceGone, StorageBroken, StorageProblem
 from index_frontend.ranges import answer_range, open_start, range_counts
-from index_frontend.serve_plan import Deny, Describe, Fetch, FromStore, Later, Wanted, judge, plan
+from index_frontend.serve_plan import Deny, Describe, Fetch, FromStore, Later, Wanted, plan
 from matrix_pypi_bot.wire.digests import sha256_of
 from matrix_pypi_bot.wire.names import FilePath
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
@@ -41,6 +43,7 @@ class _Ask:
     """A request for a file: `range` is its Range header, None when it does not count."""
 
     request: web.BaseRequest
+    path: FilePath
     head: bool
     range: str | None
 
@@ -69,45 +72,45 @@ class FileHandler:
         self._store = store
         self._fills = fills
         self._reporter = reporter
-        self._max_file_bytes = max_file_bytes
+        self._words = Words(oracle, max_file_bytes=max_file_bytes)
         self._headers = FileHeaders(shared_cache=shared_cache)
         self._bodies = SmallBodies(memory_bytes)
 
     async def handle(self, request: web.BaseRequest, path: FilePath) -> web.StreamResponse:
         """The answer. Raises Problem: what the oracle raises, 502 and 504 when the file cannot be fetched."""
-        word = await self._word(path)
+        word = await self._words.on(path)
         if isinstance(word, Deny | Later):
             return refusal(word)
         try:
-            return await self._answer(request, word)
+            return await self._answer(request, path, word)
+        except Withdrawn as withdrawn:
+            if request.writer.output_size > 0:
+                raise
+            return refusal(withdrawn.word)
         except SourceGone:
             # Its page names the file, and its host does not have it: one of the two is out of date. Ask which, once.
             again = await self._asked_again(path, word)
             if again is None:
                 raise
-        return refusal(again) if isinstance(again, Deny | Later) else await self._answer(request, again)
-
-    async def _word(self, path: FilePath) -> Wanted | Deny | Later:
-        decision = await self._oracle.standing(path)
-        return judge(decision, metadata=path.metadata, max_file_bytes=self._max_file_bytes)
+        return refusal(again) if isinstance(again, Deny | Later) else await self._answer(request, path, again)
 
     async def _asked_again(self, path: FilePath, before: Wanted) -> Wanted | Deny | Later | None:
         """What the bot says after a look at upstream; None when that is nothing new."""
         try:
             await self._oracle.page(before.project, refresh=True)
-            word = await self._word(path)
+            word = await self._words.on(path)
         except Problem:
             return None
         return None if word == before else word
 
-    async def _answer(self, request: web.BaseRequest, wanted: Wanted) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, path: FilePath, wanted: Wanted) -> web.StreamResponse:
         etag = etag_of(wanted.sha256)
         headers = request.headers
         if matches(headers.get("If-None-Match"), etag) is not None:
             return self._headers.unchanged(wanted)
         head = request.method == "HEAD"  # a Range has no meaning there (RFC 9110 §14.2)
         counted = headers.get("Range") if not head and range_counts(headers.get("If-Range"), etag) else None
-        ask = _Ask(request, head, counted)
+        ask = _Ask(request, path, head, counted)
         small = self._bodies.get(wanted.sha256)
         if small is not None:
             return self._small(ask, wanted, small)
@@ -159,7 +162,8 @@ class FileHandler:
             return web.Response(headers=headers)
         self._served(wanted, held)
         response = web.StreamResponse(status=answer.status, headers=headers)
-        await send_file(ask.request, response, file, span_of(answer, held.size))
+        still = partial(self._words.still, ask.path, wanted)
+        await send_file(ask.request, response, file, span_of(answer, held.size), still)
         return response
 
     def _small(self, ask: _Ask, wanted: Wanted, data: bytes) -> web.Response:
@@ -208,9 +212,11 @@ class FileHandler:
                 except StorageProblem:
                     return await self._past_the_store(ask, wanted)
                 if isinstance(got, Held):
+                    await self._words.still(ask.path, wanted)
                     return await self._stored(ask, wanted, got)
                 transfer = got
                 if await _is_ready(ask, transfer):
+                    await self._words.still(ask.path, wanted)  # it may have taken long
                     source = "cache" if here_already else transfer.source
                     return await self._transferred(ask, wanted, transfer, source)
 
@@ -229,7 +235,8 @@ class FileHandler:
         if ask.head:
             return web.Response(headers=headers)
         response = web.StreamResponse(status=answer.status, headers=headers)
-        await send_pieces(ask.request, response, self._pieces(wanted, transfer, *span_of(answer, size)))
+        pieces = self._pieces(wanted, transfer, *span_of(answer, size))
+        await send_pieces(ask.request, response, self._words.while_allowed(ask.path, wanted, pieces))
         await response.write_eof()
         return response
 
@@ -260,7 +267,8 @@ class FileHandler:
             headers = with_span(self._headers.of(wanted, past.source, verified=False), answer, past.total)
             if ask.head:
                 return web.Response(headers=headers)
-            async with aclosing(past.pieces(span_of(answer, past.total)[0])) as pieces:
+            bytes_past = past.pieces(span_of(answer, past.total)[0])
+            async with aclosing(self._words.while_allowed(ask.path, wanted, bytes_past)) as pieces:
                 first = await anext(pieces, b"")  # what goes wrong before it is a plain answer
                 response = web.StreamResponse(status=answer.status, headers=headers)
                 await send_pieces(ask.request, response, _with_first(first, pieces))

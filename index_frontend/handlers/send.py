@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import BinaryIO, Final
 
@@ -89,15 +89,22 @@ def with_span(headers: dict[str, str], answer: RangeAnswer, size: int) -> dict[s
 
 
 async def send_file(
-    request: web.BaseRequest, response: web.StreamResponse, file: BinaryIO, span: tuple[int, int]
+    request: web.BaseRequest,
+    response: web.StreamResponse,
+    file: BinaryIO,
+    span: tuple[int, int],
+    still: Callable[[], Awaitable[None]],
 ) -> None:
-    """The part of `file` from the kernel's cache to the socket, without a copy through this process where the loop can do that."""
+    """The part of `file` from the kernel's cache to the socket, without a copy through this process where the loop can do that.
+
+    `still` is asked between pieces: what it raises leaves the answer short of its Content-Length.
+    """
     await response.prepare(request)
     start, stop = span
     if isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
-        await _by_sendfile(request, file, start, stop)
+        await _by_sendfile(request, file, start, stop, still)
     else:  # uvloop has no sendfile
-        await send_pieces(request, response, _copied(file, start, stop))
+        await send_pieces(request, response, _copied(file, start, stop, still))
     await response.write_eof()
 
 
@@ -113,11 +120,15 @@ async def send_pieces(
                 await response.write(piece)
 
 
-async def _by_sendfile(request: web.BaseRequest, file: BinaryIO, start: int, stop: int) -> None:
+async def _by_sendfile(
+    request: web.BaseRequest, file: BinaryIO, start: int, stop: int, still: Callable[[], Awaitable[None]]
+) -> None:
     loop = asyncio.get_running_loop()
     for offset in range(start, stop, SENDFILE_BYTES):
         if request.transport is None or request.transport.is_closing():
             raise ConnectionResetError("the client is gone")
+        if offset > start:
+            await still()
         count = min(SENDFILE_BYTES, stop - offset)
         async with asyncio.timeout(SENDFILE_SECONDS):
             sent = await loop.sendfile(request.transport, file, offset, count)
@@ -125,9 +136,13 @@ async def _by_sendfile(request: web.BaseRequest, file: BinaryIO, start: int, sto
             raise ConnectionAbortedError("the file is shorter than it was")
 
 
-async def _copied(file: BinaryIO, start: int, stop: int) -> AsyncGenerator[bytes, None]:
+async def _copied(
+    file: BinaryIO, start: int, stop: int, still: Callable[[], Awaitable[None]]
+) -> AsyncGenerator[bytes, None]:
     for offset in range(start, stop, _COPY_BYTES):
         piece = await asyncio.to_thread(os.pread, file.fileno(), min(_COPY_BYTES, stop - offset), offset)
         if not piece:
             raise ConnectionAbortedError("the file is shorter than it was")
+        if offset > start:
+            await still()
         yield piece
