@@ -139,7 +139,7 @@ def test_a_project_that_upstream_removed_is_gone_after_a_second_look(
     gone = stack.page_once(held.project, lambda page: page.status == 404, "is gone")
     assert problem(gone)
     assert upstream.seen(held.project)[-1].headers.get("cache-control") == "no-cache"
-    assert stack.file(held).status == 404
+    assert stack.withdrawn(held.path).status == 404
     upstream.off()
     assert stack.file(held).status == 404
 
@@ -150,7 +150,7 @@ def test_a_quarantined_project_offers_nothing_and_its_held_files_are_refused(
     upstream.set_status(held.project, "quarantined", "looks like malware")
     page = stack.page_once(held.project, lambda page: page.json["files"] == [], "offers nothing").json
     assert page["project-status"] == {"status": "quarantined", "reason": "looks like malware"}
-    reply = stack.file(held)
+    reply = stack.withdrawn(held.path)
     assert (reply.status, reply.headers["x-matrix-pypi-rule"]) == (403, "R2")
     assert "R2" in problem(reply)
     upstream.off()
