@@ -68,7 +68,8 @@ class Through:
 async def through(sources: Sequence[Source], wanted: Wanted, given: Transfer | None = None) -> AsyncIterator[Through]:
     """From the first source that answers; what a client has of `given` already is hashed again and goes on where that stopped.
 
-    Raises SourceGone, SourceAway or SourceWrong when no source answers, StorageBroken when none says how long the whole is.
+    Raises SourceGone, SourceAway or SourceWrong when no source answers (or not with what is as long as `given`), StorageBroken when
+    none says how long the whole is.
     """
     start = 0 if given is None else given.released
     async with AsyncExitStack() as stack:
@@ -77,6 +78,9 @@ async def through(sources: Sequence[Source], wanted: Wanted, given: Transfer | N
         if total is None:
             told = f"matrix-pypi: {wanted.name} cannot be stored now, and nobody says how long it is"
             raise StorageBroken(told, code=ProblemCode.FILE_UNAVAILABLE)
+        if given is not None and given.total not in (None, total):
+            # The client was told that length: with a larger one its last bytes would not be held back any more.
+            raise SourceWrong(f"matrix-pypi: {wanted.name}: {source.name} has {total} bytes now, {given.total} before")
         yield Through(source=source.name, total=total, wanted=wanted, body=body, given=given)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from index_frontend.storage.filestore.disk import Disk, told
 from tests.conformance.files.expected import BOTH, LARGE, SMALL, TAIL_BYTES, cut_off, files_in
@@ -16,6 +17,7 @@ from tests.support.file_side import FileSide
 from tests.support.http_client import at_once, transfer
 from tests.support.problems import problem
 from tests.support.upstream import Upstream
+from tests.support.upstream_faults import Answer, well
 from tests.support.waiting import wait_until
 
 HUGE = wheel("mxh", payload_bytes=8 << 20)
@@ -27,7 +29,7 @@ class SmallDisk(Disk):
     def __init__(self, room_bytes: int) -> None:
         self.room_bytes = room_bytes
 
-    def append(self, descriptor: int, data: bytes) -> None:
+    def append(self, descriptor: int, data: bytes | bytearray) -> None:
         with told("write", None):
             self.room_bytes -= len(data)
             if self.room_bytes < 0:
@@ -88,6 +90,28 @@ def test_a_corrupt_file_does_not_arrive_whole_when_the_store_fills_up_in_the_mid
     upstream.corrupt(HUGE)
     with FileSide(upstream, tmp_path, disk=SmallDisk(3 << 20)) as side:
         side.publish(HUGE)
+        assert len(cut_off(side, HUGE)) <= HUGE.size - TAIL_BYTES
+
+
+async def corrupt_and_longer_when_resumed(request: web.Request, answer: Answer) -> web.StreamResponse:
+    """Wrong bytes of the right length; who comes back for the rest is told of another mebibyte."""
+    body = bytes([answer.body[0] ^ 0xFF]) + HUGE.content[1:]
+    start = request.http_range.start
+    if start is None:
+        return await well(request, Answer(200, {}, body))
+    body += bytes(1 << 20)
+    return await well(
+        request, Answer(206, {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}, body[start:])
+    )
+
+
+def test_a_corrupt_file_that_grows_when_the_store_fills_up_does_not_arrive_whole(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.publish(HUGE)
+    upstream.break_files(corrupt_and_longer_when_resumed, HUGE)
+    with FileSide(upstream, tmp_path, disk=SmallDisk(3 << 20)) as side:
+        side.publish(HUGE, size=None)
         assert len(cut_off(side, HUGE)) <= HUGE.size - TAIL_BYTES
 
 
