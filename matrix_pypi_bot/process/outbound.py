@@ -27,6 +27,10 @@ Origin = NewType("Origin", str)  # "https://index.example:443": scheme, host and
 MAX_REDIRECTS: Final = 5
 MAX_URL_CHARACTERS: Final = 8190
 RESOLVE_SECONDS: Final = 10.0  # two tries at a first name server that is dead take 5 s each
+KEEPALIVE_SECONDS: Final = 15.0
+"""How long an idle connection is kept, but never longer than half the read timeout: aiohttp 3.14 leaves the clock of that running
+on a connection whose last body was read slower than it came, and when it runs out the next request on it fails at once."""
+
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#]*@")
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -119,6 +123,7 @@ class Outbound:
         self._opened = frozenset(opened)
         self._proxy = proxy
         self._user_agent = user_agent
+        self._read_timeout_seconds = read_timeout_seconds
         self._timeout = aiohttp.ClientTimeout(
             total=None, connect=None, sock_connect=connect_timeout_seconds, sock_read=read_timeout_seconds
         )
@@ -221,7 +226,13 @@ class Outbound:
         if session is None or session.closed:
             # With a proxy it is the proxy's name that is resolved here, which the operator configured.
             resolver = _GuardedResolver(private_allowed=private or self._proxy is not None)
-            connector: Any = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, limit=100, limit_per_host=50)
+            connector: Any = aiohttp.TCPConnector(
+                resolver=resolver,
+                use_dns_cache=False,
+                limit=100,
+                limit_per_host=50,
+                keepalive_timeout=min(KEEPALIVE_SECONDS, self._read_timeout_seconds / 2),
+            )
             session = self._sessions[private] = aiohttp.ClientSession(
                 connector=connector,
                 timeout=self._timeout,
