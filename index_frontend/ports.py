@@ -172,7 +172,7 @@ class Writer(Protocol):
         """Throws away what was written, and begins anew with another part."""
         ...
 
-    async def commit(self, verified: Verified, whole: bytes | None = None) -> Held:
+    async def commit(self, verified: Verified, whole: bytes | bytearray | None = None) -> Held:
         """Durable and visible: fsynced, its CID known, renamed into place, its row written. `whole` is the body if none was written.
 
         Raises DigestMismatch when `verified` is about other bytes, StorageFull or StorageBroken; then nothing is kept.

@@ -13,6 +13,9 @@ from index_frontend.fill.transfer import MEMORY_BYTES, Transfer
 from index_frontend.ports import Held, Part, Source, SourceAway, SourceBody, SourceGone, SourceWrong, Wanted, Writer
 from matrix_pypi_bot.wire.problems import Problem
 
+READERS_FIRST_SECONDS: Final = 0.002
+"""Between the verdict and the store's work, whose threads would compete with the answers that can go out now."""
+
 BATCH_BYTES: Final = 1 << 20
 INLINE_BYTES: Final = 65_536  # hashing so much takes less time than handing it to a thread
 
@@ -50,7 +53,8 @@ class Incoming:
             return await self._writer.commit(verified)
         self.transfer.grow(self._memory, 0)
         self.transfer.succeed(verified.size)
-        return await self._writer.commit(verified, bytes(self._memory))
+        await asyncio.sleep(READERS_FIRST_SECONDS)
+        return await self._writer.commit(verified, self._memory)
 
     def drop(self, problem: Problem) -> None:
         """Its readers, if they have not got all of it, are told. Idempotent."""

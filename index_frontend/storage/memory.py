@@ -72,9 +72,9 @@ class MemoryWriter:
         self.now.gone = True
         self.now, self.size = MemoryPart(), 0
 
-    async def commit(self, verified: Verified, whole: bytes | None = None) -> Held:
+    async def commit(self, verified: Verified, whole: bytes | bytearray | None = None) -> Held:
         """Raises DigestMismatch."""
-        await self.write(whole or b"")
+        await self.write(bytes(whole or b""))
         if verified != Verified(self._sha256, self.size):
             raise DigestMismatch(
                 "other bytes were verified", expected=self._sha256, actual=verified.sha256, size=self.size

@@ -18,20 +18,19 @@ _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 class Disk:
     """The steps of writing a file and of putting it in its place. They raise StorageFull or StorageBroken, never OSError."""
 
-    def make_folders(self, path: Path) -> None:
-        """`path` and its parents; a folder that had to be made survives a power cut, like what is put into it."""
+    def make_folders(self, path: Path) -> list[Path]:
+        """`path` and its parents are there. The folders whose lists of names changed for it, innermost first: still to be synced."""
         with told("make", path):
             missing = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
-        for folder in missing:
-            self.sync_folder(folder.parent)
+        return [folder.parent for folder in missing]
 
     def create(self, path: Path) -> int:
         """A descriptor of a new, empty file that only we may read."""
         with told("create", path):
             return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
-    def append(self, descriptor: int, data: bytes) -> None:
+    def append(self, descriptor: int, data: bytes | bytearray) -> None:
         """All of `data`, at the descriptor's position."""
         with told("write", None):
             view = memoryview(data)

@@ -39,6 +39,7 @@ class Index:
         self._writes = ThreadPoolExecutor(1, "index-writes")
         self._reads = ThreadPoolExecutor(1, "index-reads")
         self._queue: list[tuple[Work[Any], asyncio.Future[Any]]] = []
+        self._durable = False
         self._drain: asyncio.Task[None] | None = None
         self._writer, self.is_new = _open(layout)
         self._inode = layout.index.stat().st_ino
@@ -53,10 +54,11 @@ class Index:
                 await self.write(rows.check)  # finds the damage, and starts a new index
             raise _problem(error) from error
 
-    async def write(self, work: Work[T]) -> T:
-        """What `work` returns, when it is on the disk for good. Raises StorageBroken."""
+    async def write(self, work: Work[T], *, durable: bool = False) -> T:
+        """What `work` returns, when it is written, and if `durable` survives a power cut. Raises StorageBroken."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append((work, future))
+        self._durable |= durable
         if self._drain is None:
             self._drain = asyncio.create_task(self._work_off())
         return await future
@@ -74,7 +76,8 @@ class Index:
     async def _work_off(self) -> None:
         while self._queue:
             batch, self._queue = self._queue, []
-            outcomes = await in_thread(self._writes, self._apply, [work for work, _ in batch])
+            durable, self._durable = self._durable, False
+            outcomes = await in_thread(self._writes, self._apply, [work for work, _ in batch], durable)
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 if future.done():  # its caller was cancelled
                     continue
@@ -84,9 +87,10 @@ class Index:
                     future.set_result(outcome)
         self._drain = None
 
-    def _apply(self, works: list[Work[Any]]) -> list[Any]:
+    def _apply(self, works: list[Work[Any]], durable: bool) -> list[Any]:
         """The outcome of each, an exception where it failed; all in one transaction if that is possible."""
         try:
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             return self._transaction(works)
         except sqlite3.Error as error:
             if _kind(error) in _DAMAGED:
@@ -161,7 +165,6 @@ def _connect(path: Path, *, look: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")  # a note of what a client was given survives a power cut
         if look:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version != rows.VERSION:

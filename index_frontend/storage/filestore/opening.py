@@ -48,7 +48,8 @@ async def open_filestore(folder: Path, *, disk: Disk | None = None) -> AsyncIter
 
 def _prepare(layout: Layout, disk: Disk) -> Index:
     for folder in (layout.files, layout.tmp):
-        disk.make_folders(folder)
+        for changed in disk.make_folders(folder):
+            disk.sync_folder(changed)
     for sha256 in layout.unfinished():
         claim = try_claim(layout.lock(sha256))
         if claim is not None:  # else a living process is at work on it

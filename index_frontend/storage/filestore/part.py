@@ -128,7 +128,7 @@ class FileWriter:
         except StorageProblem as problem:  # the next who claims the object tries again
             log.warning("store cannot throw a part away", extra={"cause": problem.detail})
 
-    async def commit(self, verified: Verified, whole: bytes | None = None) -> Held:
+    async def commit(self, verified: Verified, whole: bytes | bytearray | None = None) -> Held:
         """Raises DigestMismatch, StorageFull or StorageBroken."""
         size = self.size + len(whole or b"")
         if verified != Verified(self.sha256, size):
@@ -144,26 +144,27 @@ class FileWriter:
             os.close(descriptor)
             self._disk.remove(self._layout.part(self.sha256))
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, data: bytes | bytearray) -> None:
         if self._descriptor is None:
             self._descriptor = self._disk.create(self._layout.part(self.sha256))
         self._disk.append(self._descriptor, data)
         self.size += len(data)
         self._cid.update(data)
 
-    def _publish(self, rest: bytes) -> Held:
+    def _publish(self, rest: bytes | bytearray) -> Held:
         if rest or self._descriptor is None:
             self._append(rest)
         assert self._descriptor is not None
         target = self._layout.file(self.sha256)
+        changed = self._disk.make_folders(target.parent)
         self._disk.seal(self._descriptor)
         self._disk.sync(self._descriptor)
         modified_ns = os.fstat(self._descriptor).st_mtime_ns
-        self._disk.make_folders(target.parent)
         self._disk.publish(self._layout.part(self.sha256), target)
         os.close(self._descriptor)
         self._descriptor = None
-        self._disk.sync_folder(target.parent)
+        for folder in (target.parent, *changed):
+            self._disk.sync_folder(folder)
         cid = self._cid.finish(self.sha256)
         return Held(sha256=self.sha256, size=self.size, cid=cid, path=target, modified_ns=modified_ns)
 
@@ -172,11 +173,11 @@ class _FileCid:
     """The CID of a file as it is written. The sha256 alone tells that of one leaf: nothing is hashed before there is a second."""
 
     def __init__(self) -> None:
-        self._first_leaf: list[bytes] = []
+        self._first_leaf: list[bytes | bytearray] = []
         self._first_bytes = 0
         self._builder: CidBuilder | None = None
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | bytearray) -> None:
         """Takes the next part."""
         if self._builder is not None:
             self._builder.update(data)

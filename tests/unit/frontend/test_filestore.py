@@ -244,7 +244,7 @@ async def test_a_wrong_transfer_is_known_to_all_processes_for_a_minute(tmp_path:
 # A damaged disk -------------------------------------------------------------------------------------------------------
 
 
-def overwrite(path: Path, data: bytes) -> None:
+def overwrite(path: Path, data: bytes | bytearray) -> None:
     path.chmod(0o644)
     path.write_bytes(data)
 
@@ -375,7 +375,7 @@ class FullDisk(Disk):
         self._refuse("create")
         return super().create(path)
 
-    def append(self, descriptor: int, data: bytes) -> None:
+    def append(self, descriptor: int, data: bytes | bytearray) -> None:
         self._refuse("append")
         super().append(descriptor, data)
 

@@ -268,7 +268,7 @@ async def test_bytes_are_out_although_the_store_fails_at_the_last_step() -> None
             async with super().writer(sha256) as writer:
                 assert isinstance(writer, MemoryWriter)
 
-                async def commit(verified: Verified, whole: bytes | None = None) -> Held:
+                async def commit(verified: Verified, whole: bytes | bytearray | None = None) -> Held:
                     raise StorageBroken("no fsync")
 
                 writer.commit = commit  # type: ignore[method-assign]
