@@ -116,7 +116,7 @@ class Memory:
     def decision(self, key: str) -> HeldDecision | None:
         """The decision that was asked for alone, unless the file was withdrawn since."""
         held = self._decisions.get(key)
-        return held if held is not None and self._is_kept(held.decision) else None
+        return held if held is not None and self.is_kept(held.decision) else None
 
     def keep_decision(self, key: str, decision: Decision, now: float) -> None:
         """Hold it for `DECISION_SECONDS`, longer when the bot is away."""
@@ -130,7 +130,7 @@ class Memory:
     def before_the_change(self, held: HeldPage, key: str) -> Decision | None:
         """The decision of a page that need not be current: usable when the bot is away, unless the file was withdrawn since."""
         decision = held.decision(key)
-        return decision if decision is not None and (self.is_current(held) or self._is_kept(decision)) else None
+        return decision if decision is not None and (self.is_current(held) or self.is_kept(decision)) else None
 
     def absence(self, key: str, now: float) -> Absence | None:
         """Why there is nothing under a project's name or a file's key, while that is remembered."""
@@ -141,7 +141,8 @@ class Memory:
         """Remember that there is nothing."""
         self._absences.put(key, Absence(problem.code, problem.detail, problem.hint, until))
 
-    def _is_kept(self, decision: Decision) -> bool:
+    def is_kept(self, decision: Decision) -> bool:
+        """Whether no change heard since the bot said this withdrew the file."""
         changed = self._changed.get(decision.project)
         if changed is None:
             return decision.seq >= self._floor

@@ -135,9 +135,12 @@ class BotOracle:
         raise AssertionError("unreachable")
 
     async def _asked_decision(self, path: FilePath, key: str, *, patient: bool) -> Decision:
-        """The bot's answer, or what was decided before when there is none."""
+        """The bot's answer, or what was decided before when there is none; not one that a withdrawal of the file overtook."""
         try:
-            return await self._questions.wait(self._questions.decision(path), patient=patient)
+            for _ in range(_ASKS):
+                decision = await self._questions.wait(self._questions.decision(path), patient=patient)
+                if not decision.serves or self._memory.is_kept(decision):
+                    return decision
         except BotAway as away:
             known = self._known(key)
             if known is None:
@@ -147,6 +150,8 @@ class BotOracle:
             if problem.code is not ProblemCode.UPSTREAM_AWAY:
                 raise
             raise _unavailable(problem) from problem
+        told = f"matrix-pypi: the decision on {path.file} changes while it is asked for, try again"
+        raise Problem(told, code=ProblemCode.FILE_UNAVAILABLE)
 
     def _valid(self, key: str) -> Decision | None:
         """The decision that holds now, while the stream lives. Raises Problem when it is known that there is none."""

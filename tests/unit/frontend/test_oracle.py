@@ -447,6 +447,27 @@ async def test_a_withdrawn_file_is_asked_about_at_once(world: World) -> None:
     assert (await world.oracle.standing(WHEEL)).reason == "matrix-pypi: R6 refuted"
 
 
+@pytest.mark.parametrize("listed", [False, True], ids=["alone", "on a page"])
+async def test_an_answer_that_a_withdrawal_overtook_serves_nobody(world: World, listed: bool) -> None:
+    world.decided(WHEEL)
+    if listed:
+        world.bot.publish("mxa", [ENTRY], revision="r1")
+        await world.oracle.page(MXA)
+        await world.change(3, "r2")
+        world.bot.publish("mxa", [ENTRY], revision="r2")
+    before = len(world.bot.asked)
+    world.bot.gate.clear()
+    early = asyncio.create_task(world.oracle.standing(WHEEL))
+    await until(lambda: len(world.bot.asked) > before)
+    await world.change(5, "r3", withdrawn=(WHEEL.file,))
+    refusal = {"action": "refuse", "http": 403, "rule": "R6", "reason": "matrix-pypi: R6 refuted"}
+    world.decided(WHEEL, **refusal)
+    world.bot.publish("mxa", [ENTRY | {"_decision": refusal}] if listed else [], revision="r3")
+    late = asyncio.create_task(world.oracle.standing(WHEEL))
+    world.bot.gate.set()
+    assert [decision.serves for decision in await asyncio.gather(early, late)] == [False, False]
+
+
 async def test_a_change_ends_a_decision_that_was_asked_for_alone(world: World) -> None:
     world.decided(WHEEL)
     assert (await world.oracle.standing(WHEEL)).serves
