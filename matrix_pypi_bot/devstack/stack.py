@@ -188,6 +188,8 @@ class Stack:
         for name in ("homeserver", "bot"):
             self._supervisor.start(self._parts[name])
         self._wait("homeserver", "bot")
+        # Once more: another stack may have been starting on the same port, and its answers would be taken for those of ours.
+        check_frontend(self._prepared.plan.frontend_host, self._prepared.plan.frontend_port)
         # Last: whoever finds its port open finds everything else working.
         self._supervisor.start(self._parts["frontend"])
         self._find_trust_room()  # already, while the frontend starts: the homeserver's first answer is slow

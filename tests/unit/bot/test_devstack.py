@@ -457,6 +457,20 @@ def test_a_child_that_keeps_dying_ends_the_start(world: World) -> None:
     assert len(world.lines) == supervisor.MAX_DEATHS_AT_START - 1
 
 
+@pytest.mark.usefixtures("no_ports")
+def test_a_port_that_another_stack_took_meanwhile_is_never_called_ready(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = stack.prepare(options(tmp_path), {})
+    os.close(prepared.lock)
+    monkeypatch.setattr(stack, "parts", lambda _: {name: world.part(name) for name in stack.PARTS})
+    monkeypatch.setattr(stack, "check_frontend", lambda *_: check_frontend("127.0.0.1", 8080, probe=probe_of({8080})))
+    with pytest.raises(NeededIsMissing, match=r"port 8080 on 127\.0\.0\.1 is taken"):
+        stack.Stack(prepared, Progress(stack.PARTS), world.signals).run()
+    assert not (tmp_path / "stack.json").exists()
+    assert Home(tmp_path).read("pids.json") == []
+
+
 def test_a_child_that_is_never_ready_ends_the_start_and_its_log_is_named(world: World) -> None:
     part = Part(
         name="bot", command=(sys.executable, "-S", "-c", SLEEPER), folder=world.folder,
