@@ -111,13 +111,15 @@ class _Batches:
 
     def __init__(self, take: Callable[[bytes], Awaitable[None]]) -> None:
         self._take = take
-        self._waiting = bytearray()
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
         self._taking: asyncio.Task[None] | None = None
 
     async def add(self, chunk: bytes) -> None:
         """Takes a chunk, now or soon. Raises what `take` raised on an earlier one."""
-        self._waiting += chunk
-        if self._taking is not None and (self._taking.done() or len(self._waiting) >= BATCH_BYTES):
+        self._waiting.append(chunk)
+        self._waiting_bytes += len(chunk)
+        if self._taking is not None and (self._taking.done() or self._waiting_bytes >= BATCH_BYTES):
             await self._taking
             self._taking = None
         if self._taking is None:
@@ -140,5 +142,6 @@ class _Batches:
 
     async def _work_off(self) -> None:
         while self._waiting:
-            batch, self._waiting = bytes(self._waiting), bytearray()
+            batch = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
+            self._waiting, self._waiting_bytes = [], 0
             await self._take(batch)

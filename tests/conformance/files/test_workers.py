@@ -18,6 +18,8 @@ from tests.support.http_client import Reply, ask, transfer
 from tests.support.upstream import Upstream
 from tests.support.upstream_faults import Answer
 
+pytestmark = pytest.mark.integration
+
 HUGE = wheel("mxh", payload_bytes=4 << 20)
 
 
