@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 FIRST_HEAD_SECONDS: Final = 10.0  # a new connection must have sent a whole request head by then
 IDLE_SECONDS: Final = 75.0  # between requests; also bounds how long a later head may dribble in
+PROGRESS_SECONDS: Final = 60.0  # a client that takes nothing for so long of what waits for it is cut off
 LINGERING_SECONDS: Final = 1.0  # for the body of a request that should not have one
 MAX_HEAD_LINE_BYTES: Final = 8_190
 
@@ -22,17 +23,29 @@ MAX_HEAD_LINE_BYTES: Final = 8_190
 class Connection(web.RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_head_timer",)
+    __slots__ = ("_head_timer", "_progress_timer")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Starts the clock for the first request head."""
         super().connection_made(transport)
         self._head_timer = self._loop.call_later(FIRST_HEAD_SECONDS, self._head_is_due)
+        self._progress_timer: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Stops it."""
+        """Stops all clocks."""
         self._head_timer.cancel()
+        self._stop_watching()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client is behind: from now on its progress is watched."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._stop_watching()
+        super().resume_writing()
 
     def handle_error(
         self,
@@ -54,6 +67,26 @@ class Connection(web.RequestHandler):
     def _head_is_due(self) -> None:
         if self._request_count == 0:
             self.force_close()
+
+    def _watch(self) -> None:
+        assert isinstance(self.transport, asyncio.WriteTransport)
+        waiting = self.transport.get_write_buffer_size()
+        self._progress_timer = self._loop.call_later(PROGRESS_SECONDS, self._progress_is_due, waiting)
+
+    def _progress_is_due(self, waited_before: int) -> None:
+        """Cut off, with all that waits for it, who took nothing; whoever took something has as long again."""
+        transport = self.transport
+        if not isinstance(transport, asyncio.WriteTransport):
+            return
+        if transport.get_write_buffer_size() >= waited_before:
+            transport.abort()
+        else:
+            self._watch()
+
+    def _stop_watching(self) -> None:
+        if self._progress_timer is not None:
+            self._progress_timer.cancel()
+            self._progress_timer = None
 
 
 class Server(web.Server):

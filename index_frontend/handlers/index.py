@@ -12,6 +12,7 @@ from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict, CIMultiDictProxy
 from werkzeug.http import parse_etags
 
+from index_frontend.handlers.connection import MAX_HEAD_LINE_BYTES
 from index_frontend.handlers.middleware import SERVER
 from index_frontend.handlers.ready import ReadyResponse, head_of
 from index_frontend.oracle.held import Bounded
@@ -106,11 +107,19 @@ def format_of(query: str) -> str | None:
 
 
 def combined(headers: CIMultiDictProxy[str], name: str) -> str | None:
-    """The value of a header that may come in several lines (RFC 9110 §5.3)."""
+    """The value of a header that may come in several lines (RFC 9110 §5.3); of very many, those that one line could have held.
+
+    A hundred full lines would keep a parser, and with it everybody, busy for seconds.
+    """
     values = headers.getall(name, None)
     if values is None:
         return None
-    return values[0] if len(values) == 1 else ", ".join(values)
+    value = values[0]
+    for more in values[1:]:
+        if len(value) + len(more) > MAX_HEAD_LINE_BYTES:
+            break
+        value = f"{value}, {more}"
+    return value
 
 
 def matches(if_none_match: str | None, *tags: str) -> str | None:

@@ -153,6 +153,12 @@ async def test_a_header_in_several_lines_is_one_header(frontend: Frontend) -> No
     assert frontend.bot.asked[-1] == ("page", "mxa", "refresh")
 
 
+async def test_of_a_header_in_very_many_lines_as_much_is_read_as_one_line_holds(frontend: Frontend) -> None:
+    lines = [f"Accept: {TEXT};q=0.5", *[f"Accept: {'a/b,' * 1500}"] * 100, f"Accept: {JSON}"]
+    sent = "\r\n".join(["GET /simple/mxa/ HTTP/1.1", "Host: x", "Connection: close", *lines, "", ""]).encode()
+    assert b"\r\nContent-Type: text/html\r\n" in await frontend.raw(sent)
+
+
 async def test_a_query_that_means_nothing_changes_nothing(frontend: Frontend) -> None:
     await frontend.get("/simple/mxa/?x=1")
     reply = await frontend.get("/simple/mxa/?x=2&&=&%00")

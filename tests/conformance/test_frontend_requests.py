@@ -104,6 +104,41 @@ async def test_a_connection_that_does_not_finish_its_first_head_is_closed(monkey
         assert await frontend.raw(b"GET /simple/mxa/ HTTP/1.1\r\nHost: a\r\nX: ") == b""
 
 
+class Long(FileAnswers):
+    """Answers with more than any kernel keeps for a client; `ended` says that it is over."""
+
+    BODY = bytes(64 << 20)
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    async def handle(self, request: web.BaseRequest, path: FilePath) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Length": str(len(self.BODY))})
+        await answer.prepare(request)
+        try:
+            await answer.write(self.BODY)
+        finally:
+            self.ended.set()
+        return answer
+
+
+async def test_who_takes_nothing_of_his_answer_is_cut_off_and_who_takes_it_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "PROGRESS_SECONDS", 0.1)
+    files = Long()
+    async with running(bot(), files=files) as frontend:
+        asked = f"GET {ENTRY['_path']} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", frontend.port)
+        writer.write(asked)
+        async with asyncio.timeout(5):
+            await files.ended.wait()
+        with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
+            await reader.readexactly(len(Long.BODY))
+        writer.close()
+        assert (await frontend.raw(asked)).endswith(Long.BODY)
+
+
 async def test_idle_connections_keep_nobody_out() -> None:
     async with running(bot()) as frontend:
         idle = [await asyncio.open_connection("127.0.0.1", frontend.port) for _ in range(200)]
