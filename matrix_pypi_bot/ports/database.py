@@ -1,151 +1,28 @@
-"""What the bot's services need of the outside, and what must be true when a call returns.
+"""The database, as services see it: tables inside one transaction.
 
 Everything in one `Transaction` becomes durable together or not at all; outside one nothing is written. Adapters exist for SQLite and
-PostgreSQL (one schema, one body of tests). Times are milliseconds since the epoch, UTC.
+PostgreSQL: one schema, one body of tests.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from matrix_pypi_bot.ports.rows import (
+    Accepted,
+    Backlog,
+    EnvelopeRow,
+    InboxRow,
+    OutboxRow,
+    OverrideRow,
+    RoomRow,
+    ViewRow,
+)
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Change, Observed, Stored
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
-
-TRUST_ROOM = (
-    "trust"  # the room key of the trust room; every other room key is a project's name prefixed with PROJECT_ROOM
-)
-PROJECT_ROOM = "project:"
-SPACE_ROOM = "space"
-
-
-class Clock(Protocol):
-    """The time, asked for in one place."""
-
-    def now_ms(self) -> int:
-        """Milliseconds since the epoch, UTC."""
-        ...
-
-
-# ---- rows -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnvelopeRow:
-    """A statement that was verified once and is kept for ever. `id` = hex(sha256(payload)); `envelope` the DSSE JSON as bytes."""
-
-    id: str
-    kind: str
-    project: ProjectName | None
-    file: FileName | None
-    sha256: Sha256 | None
-    keyid: str
-    org: str
-    seq: int | None
-    envelope: bytes
-    first_seen_ms: int
-    via: str  # "own", "room", "log"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
-    """L: a digest that this organisation itself accepted, `by` serving it under R8 or by an operator's approval."""
-
-    project: ProjectName
-    file: FileName
-    sha256: Sha256
-    size: int | None
-    at_ms: int
-    by: Literal["served", "approved"]
-    serial: int | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewRow:
-    """The last answer of upstream about a project: the page it sent (`raw` empty when gone), and how the last attempt went.
-
-    `state`: `live` the last attempt succeeded, `down` it failed (the page is the last known one), `gone` upstream answered twice that
-    the project, once there, is no more. `fetched_ms` is when the page came, `checked_ms` when upstream last said that it is so (a
-    failed attempt does not move it). `raw` is the PEP 691 JSON that was validated, HTML pages already converted. `upstream` says which
-    index answered: what another one said before the configuration changed is no view of this one.
-    """
-
-    project: ProjectName
-    upstream: str
-    state: Literal["live", "down", "gone"]
-    etag: str | None
-    serial: int | None
-    fetched_ms: int
-    checked_ms: int
-    raw: bytes
-    opened_origins: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OverrideRow:
-    """An operator's signed decision. `file` None: the whole project."""
-
-    statement_id: str
-    project: ProjectName
-    file: FileName | None
-    action: Literal["approve", "quarantine", "release"]
-    sha256: Sha256 | None
-    reason: str
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InboxRow:
-    """A raw Matrix event that the homeserver was told we have."""
-
-    n: int
-    event_id: str
-    room_id: str
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxRow:
-    """An event of ours on its way to a room. `room` is a room key; `txn_id` is fixed when queued: a retry is no second event."""
-
-    n: int
-    room: str
-    type: str
-    state_key: str | None
-    content: bytes
-    txn_id: str
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoomRow:
-    """A room of ours: its key (`trust`, `space`, `project:<name>`), id, alias, and the hash of its constitution as created.
-
-    `listed`: the Space has been told of it.
-    """
-
-    key: str
-    room_id: str
-    alias: str
-    constitution: str
-    created_ms: int
-    listed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backlog:
-    """How much mail waits: `unread` and `queued` will be worked off, `unreadable` and `aside` were put away for a person to see."""
-
-    unread: int
-    unreadable: int
-    queued: int
-    aside: int
-
-
-# ---- tables, as seen inside one transaction ---------------------------------------------------------------------------
 
 
 class Ledger(Protocol):
@@ -362,59 +239,4 @@ class Store(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Commits when the block ends, rolls back when it raises. Raises StoreAway when the database cannot be reached."""
-        ...
-
-
-# ---- the rest of the outside ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FetchedPage:
-    """A page that upstream sent: validated PEP 691 JSON in `raw`."""
-
-    raw: bytes
-    etag: str | None
-    serial: int | None
-    opened_origins: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class NotModified:
-    """Upstream said that the page is the one we have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """Upstream answered that there is no such project (404 or 410). Not the same as being away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Away:
-    """Upstream could not be reached, or answered 5xx, 429 or too slowly."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wrong:
-    """Upstream answered, but not with a page of this project that may be believed."""
-
-    reason: str
-
-
-class Index(Protocol):
-    """The upstream index. Never raises for what upstream does: every outcome is one of the five answers."""
-
-    async def fetch(
-        self, project: ProjectName, *, etag: str | None, no_cache: bool
-    ) -> FetchedPage | NotModified | Absent | Away | Wrong:
-        """Asks for the project's page within the configured caps of time and decoded bytes."""
-        ...
-
-
-class Postman(Protocol):
-    """Whoever empties the outbox."""
-
-    def poke(self) -> None:
-        """There is new mail; returns at once."""
         ...

@@ -1,0 +1,45 @@
+"""What the bot's services need of the outside, and what must be true when a call returns."""
+
+from matrix_pypi_bot.ports.database import Ledger, Mail, Store, StoreAway, Transaction, Views
+from matrix_pypi_bot.ports.outside import Absent, Away, Clock, FetchedPage, Index, NotModified, Postman, Wrong
+from matrix_pypi_bot.ports.rows import (
+    PROJECT_ROOM,
+    SPACE_ROOM,
+    TRUST_ROOM,
+    Accepted,
+    Backlog,
+    EnvelopeRow,
+    InboxRow,
+    OutboxRow,
+    OverrideRow,
+    RoomRow,
+    ViewRow,
+)
+
+__all__ = [
+    "PROJECT_ROOM",
+    "SPACE_ROOM",
+    "TRUST_ROOM",
+    "Absent",
+    "Accepted",
+    "Away",
+    "Backlog",
+    "Clock",
+    "EnvelopeRow",
+    "FetchedPage",
+    "InboxRow",
+    "Index",
+    "Ledger",
+    "Mail",
+    "NotModified",
+    "OutboxRow",
+    "OverrideRow",
+    "Postman",
+    "RoomRow",
+    "Store",
+    "StoreAway",
+    "Transaction",
+    "ViewRow",
+    "Views",
+    "Wrong",
+]
