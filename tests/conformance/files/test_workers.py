@@ -122,6 +122,7 @@ def test_nothing_partial_is_served_after_a_kill_and_a_start(
             cut = pool.submit(get, killed, path)
             hold.wait_until_reached()
             killed.kill()
+            hold.release()
             assert cut.result() is None
         upstream.mend()
     with worker(tmp_path, decisions) as started:
