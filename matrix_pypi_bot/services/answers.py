@@ -50,7 +50,7 @@ class Answers:
         refused = self._projects.rulebook.refused_project(await self._projects.load(project))
         if refused is not None:
             raise Problem(refused.reason, code=ProblemCode.REFUSED)
-        known = await self._refresher.up_to_date(project, refresh=refresh)
+        known = self._newest(await self._refresher.up_to_date(project, refresh=refresh))
         seq = self._projects.seq  # before anything is awaited: the page has all changes up to here
         view, finished = _finished(known)
         if finished.revision == GONE_REVISION:
@@ -92,7 +92,12 @@ class Answers:
             raise Problem(f"no page of {project} names {path or file}", code=ProblemCode.NOT_FOUND)
         return await self._with_witnesses(answer)
 
+    def _newest(self, known: Known) -> Known:
+        """What is known at this moment: whoever shared a refresh with others may have been woken after a change that came later."""
+        return self._projects.held(known.project) or known
+
     def _decision(self, known: Known, file: FileName, path: str | None) -> Decision | None:
+        known = self._newest(known)
         view, finished = _finished(known)
         decision, entry = finished.decisions.get(file), finished.files.get(file)
         if decision is None:
