@@ -40,8 +40,10 @@ def try_claim(path: Path) -> Claim | None:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_at(path, descriptor):
-                    os.ftruncate(descriptor, 0)  # the length that a dead predecessor told need not be ours
+                mine = os.fstat(descriptor)
+                if _is_at(path, mine):
+                    if mine.st_size:  # the length that a dead predecessor told need not be ours
+                        os.ftruncate(descriptor, 0)
                     return Claim(path, descriptor)
             except BlockingIOError:
                 os.close(descriptor)
@@ -62,8 +64,8 @@ def told_length(path: Path) -> int | None:
     return int(text) if text.endswith(b"\n") and text[:-1].isdigit() else None
 
 
-def _is_at(path: Path, descriptor: int) -> bool:
+def _is_at(path: Path, found: os.stat_result) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
+        return os.path.samestat(path.stat(), found)
     except FileNotFoundError:
         return False

@@ -173,6 +173,8 @@ class FileStore:
 
     async def _sound(self, sha256: Sha256) -> Held | None:
         """The file, when it is here as it was stored, or has been hashed anew; under its claim."""
+        if not os.access(self._layout.file(sha256), os.F_OK):
+            return None
         held = await self.find(sha256)
         if held is not None:
             try:
@@ -180,8 +182,6 @@ class FileStore:
                 return held
             except Damaged as damage:
                 log.warning("stored file was touched, hashing it anew", extra={"cause": damage.detail})
-        elif not os.access(self._layout.file(sha256), os.F_OK):
-            return None
         return await self._adopt(sha256)
 
     async def _adopt(self, sha256: Sha256) -> Held | None:
