@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from index_frontend.serve_plan import Deny, Describe, Fetch, FromStore, Later, W
 from matrix_pypi_bot.wire.digests import sha256_of
 from matrix_pypi_bot.wire.names import FilePath
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+log = logging.getLogger(__name__)
 
 MEMORY_BYTES: Final = 32 << 20
 _PIECE_BYTES: Final = 256 << 10
@@ -150,8 +153,15 @@ class FileHandler:
         try:
             return self._store.open(held)
         except Damaged:
+            pass
+        try:
             again = await self._store.recheck(held.sha256)
-        return None if again is None else self._store.open(again)
+            return None if again is None else self._store.open(again)
+        except (
+            StorageProblem
+        ) as problem:  # what stands in its place is no file, or cannot be read: upstream still has it
+            log.warning("stored file unusable", extra={"sha256": held.sha256, "cause": problem.detail})
+            return None
 
     async def _large(self, ask: _Ask, wanted: Wanted, held: Held, file: BinaryIO) -> web.StreamResponse:
         answer = answer_range(ask.range, held.size)

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS: Final = 5  # pip obeys up to six hours of it
 SERVER: Final = "matrix-pypi"
+INTERNAL_DETAIL: Final = "matrix-pypi: internal error, see the frontend's log"
 
 Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -44,6 +45,7 @@ async def answering(handler: Handler, request: web.BaseRequest) -> web.StreamRes
         _cut_if_begun(request, problem)
         if problem.code.status == ProblemCode.INTERNAL.status:
             log.exception("request failed", extra={"path": request.raw_path, "code": problem.code.label})
+            return problem_response(problem.code, INTERNAL_DETAIL)  # its own detail may name paths of this machine
         return problem_response(problem.code, problem.detail)
     except (ConnectionError, TimeoutError) as error:
         _cut_if_begun(request, error)
@@ -51,7 +53,7 @@ async def answering(handler: Handler, request: web.BaseRequest) -> web.StreamRes
     except Exception as error:
         log.exception("request failed", extra={"path": request.raw_path})
         _cut_if_begun(request, error)
-        return problem_response(ProblemCode.INTERNAL, "matrix-pypi: internal error, see the frontend's log")
+        return problem_response(ProblemCode.INTERNAL, INTERNAL_DETAIL)
 
 
 def _cut_if_begun(request: web.BaseRequest, error: Exception) -> None:

@@ -115,6 +115,15 @@ def test_a_file_damaged_on_the_disk_is_fetched_anew(upstream: Upstream, side: Fi
     assert upstream.hits("GET", LARGE) == 2
 
 
+def test_a_folder_in_a_files_place_costs_the_client_nothing(upstream: Upstream, side: FileSide) -> None:
+    warm(side, LARGE)
+    for path in files_in(side.folder):
+        path.unlink()
+        path.mkdir()
+    reply = side.get(LARGE)
+    assert (reply.status, reply.body) == (200, LARGE.content)
+
+
 def test_a_small_file_that_rotted_unseen_is_fetched_anew(upstream: Upstream, tmp_path: Path) -> None:
     with FileSide(upstream, tmp_path) as side:
         side.publish(SMALL)
