@@ -12,7 +12,6 @@ from email.message import Message
 from typing import Final
 
 import aiohttp
-import msgspec
 
 from matrix_pypi_bot.adapters.index_html import NotAPage, page_from_html
 from matrix_pypi_bot.ports import Absent, Away, FetchedPage, NotModified, Wrong
@@ -23,7 +22,6 @@ from matrix_pypi_bot.wire.problems import clean_line
 log = logging.getLogger(__name__)
 
 ACCEPT: Final = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
-MAX_ORIGINS: Final = 16  # indexes name one or two hosts for files
 PRIVATE_FOR_SECONDS: Final = 60.0
 MAX_ETAG_CHARACTERS: Final = 1_024
 STEP_BYTES: Final = 1 << 20  # of decoding at once, 3 ms
@@ -34,6 +32,7 @@ _GONE: Final = frozenset({404, 410})
 _REFUSING: Final = frozenset({401, 403, 407, 451})
 _BUSY: Final = frozenset({408, 425, 429})
 _MAX_SERIAL: Final = 2**53 - 1
+_MAX_SERIAL_DIGITS: Final = 16
 
 Answer = FetchedPage | NotModified | Absent | Away | Wrong
 
@@ -44,21 +43,6 @@ class _TooLarge(Exception):
 
 class _BadEncoding(Exception):
     """A body that is not what its Content-Encoding says."""
-
-
-class _NamedFile(msgspec.Struct, frozen=True):
-    url: object = ""  # one bad entry must not close the origins that the others name
-
-
-class _Meta(msgspec.Struct, frozen=True, rename={"last_serial": "_last-serial"}):
-    last_serial: int | str | None = None  # some mirrors send it as text, like the header
-
-
-class _Glance(msgspec.Struct, frozen=True):
-    """The two things this adapter reads in a page; whether the page may be believed is for others to judge."""
-
-    meta: _Meta = _Meta()
-    files: tuple[_NamedFile, ...] = ()
 
 
 class UpstreamIndex:
@@ -111,27 +95,14 @@ class UpstreamIndex:
             return Wrong("the body is not what its Content-Encoding says")
 
     async def _page(self, raw: bytes, head: Mapping[str, str]) -> FetchedPage:
-        etag, serial = head.get("ETag"), _serial(head.get("X-PyPI-Last-Serial", ""))
-        glance = _glance(raw) if serial is None or await self._is_private() else _Glance()
+        etag = head.get("ETag")
         return FetchedPage(
             raw=raw,
             etag=etag if etag and len(etag) <= MAX_ETAG_CHARACTERS else None,
-            serial=serial if serial is not None else _sane(glance.meta.last_serial),
-            opened_origins=await self._opened(glance),
+            serial=_serial(head.get("X-PyPI-Last-Serial", "")),
+            opened_origins=(self._origin,),
+            opens_files=await self._is_private(),
         )
-
-    async def _opened(self, glance: _Glance) -> tuple[str, ...]:
-        """The upstream's own origin; of an http or private upstream also those that its page names for files."""
-        opened = {self._origin}
-        if await self._is_private():
-            urls = (file.url for file in glance.files if isinstance(file.url, str))
-            heads = {"/".join(url.split("/", 3)[:3]) for url in urls if "://" in url[:8]}
-            for head in sorted(heads)[:MAX_ORIGINS]:
-                try:
-                    opened.add(origin_of(head))
-                except ForbiddenAddress:
-                    log.warning("page names a file at an odd address", extra={"address": head})
-        return tuple(sorted(opened))
 
     async def _is_private(self) -> bool:
         """Whether the operator's upstream is http or at an address that is not public; looked up anew every minute."""
@@ -200,13 +171,6 @@ async def _gunzipped(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         raise _BadEncoding
 
 
-def _glance(raw: bytes) -> _Glance:
-    try:
-        return msgspec.json.decode(raw, type=_Glance)
-    except msgspec.DecodeError:  # also of wrong types: then nothing is opened, and the reader of the page will say why
-        return _Glance()
-
-
 def _content_type(header: str) -> tuple[str, str | None]:
     message = Message()
     message["Content-Type"] = clean_line(header, 200)
@@ -215,10 +179,5 @@ def _content_type(header: str) -> tuple[str, str | None]:
 
 
 def _serial(text: str) -> int | None:
-    return _sane(int(text)) if text.isascii() and text.isdigit() and len(text) <= 16 else None
-
-
-def _sane(serial: int | str | None) -> int | None:
-    if isinstance(serial, str):
-        return _serial(serial)
-    return serial if serial is not None and 0 <= serial <= _MAX_SERIAL else None
+    serial = int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_SERIAL_DIGITS else None
+    return serial if serial is not None and serial <= _MAX_SERIAL else None

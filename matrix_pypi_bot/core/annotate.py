@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from matrix_pypi_bot.core.decide import Rule
 from matrix_pypi_bot.core.index_document import IndexPage
 from matrix_pypi_bot.core.index_file import IndexFile
+from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import FileDecision, encode
-from matrix_pypi_bot.wire.names import FileName, file_path
+from matrix_pypi_bot.wire.names import FileName
 
 _REVISION_DIGITS: Final = 32
 _UP: Final = "../.."  # from /simple/<project>/, so that pages work below any prefix
@@ -23,10 +26,43 @@ _UP: Final = "../.."  # from /simple/<project>/, so that pages work below any pr
 
 @dataclass(frozen=True, slots=True)
 class FinishedPage:
-    """A PEP 691 document, still without its `_view`, and its revision: equal documents have equal ones."""
+    """A PEP 691 document as JSON, still without its `_view`, and its revision: equal documents have equal ones."""
 
-    document: dict[str, object]
+    body: bytes
     revision: str
+
+
+class _Hashes(msgspec.Struct, frozen=True):
+    sha256: Sha256
+
+
+class _Entry(
+    msgspec.Struct,
+    frozen=True,
+    omit_defaults=True,
+    rename={
+        "decision": "_decision",
+        "path": "_path",
+        "upstream_url": "_url",
+        "requires_python": "requires-python",
+        "upload_time": "upload-time",
+        "core_metadata": "core-metadata",
+    },
+):
+    """A file as the page lists it; what has its default is left out."""
+
+    filename: FileName
+    url: str
+    hashes: _Hashes
+    decision: FileDecision
+    path: str
+    upstream_url: str
+    size: int | None = None
+    requires_python: str | None = None
+    upload_time: str | None = None
+    provenance: str | None = None
+    core_metadata: bool | _Hashes = False
+    yanked: bool | str = False
 
 
 def annotate(page: IndexPage, decisions: Mapping[FileName, FileDecision]) -> FinishedPage:
@@ -48,31 +84,24 @@ def annotate(page: IndexPage, decisions: Mapping[FileName, FileDecision]) -> Fin
     document["files"] = [
         _entry(file, decision) for file in shown if (decision := decisions[file.name]).rule != Rule.R7.value
     ]
-    return FinishedPage(document, hashlib.sha256(encode(document)).hexdigest()[:_REVISION_DIGITS])
+    body = encode(document)
+    return FinishedPage(body, hashlib.sha256(body).hexdigest()[:_REVISION_DIGITS])
 
 
-def _entry(file: IndexFile, decision: FileDecision) -> dict[str, object]:
-    path = file_path(file.address, file.name)
-    entry: dict[str, object] = {
-        **file.extras,
-        "filename": file.name,
-        "url": _UP + path,
-        "hashes": {"sha256": file.sha256},
-        "_decision": decision,
-        "_path": path,
-        "_url": file.url,
-    }
-    if file.size is not None:
-        entry["size"] = file.size
-    if file.requires_python is not None:
-        entry["requires-python"] = file.requires_python
-    if file.upload_time is not None:
-        entry["upload-time"] = file.upload_time
-    if file.provenance is not None:
-        entry["provenance"] = file.provenance
-    if file.core_metadata is not False:
-        entry["core-metadata"] = True if file.core_metadata is True else {"sha256": file.core_metadata}
-    yanked = file.yanked if decision.serves else decision.reason
-    if yanked:
-        entry["yanked"] = yanked
-    return entry
+def _entry(file: IndexFile, decision: FileDecision) -> object:
+    path, metadata = file.path, file.core_metadata
+    entry = _Entry(
+        file.name,
+        _UP + path,
+        _Hashes(file.sha256),
+        decision,
+        path,
+        file.url,
+        file.size,
+        file.requires_python,
+        file.upload_time,
+        file.provenance,
+        metadata if isinstance(metadata, bool) else _Hashes(metadata),
+        file.yanked if decision.serves else decision.reason or False,
+    )
+    return {**file.extras, **msgspec.to_builtins(entry)} if file.extras else entry

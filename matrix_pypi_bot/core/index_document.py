@@ -6,9 +6,10 @@ one counts, and what leaves here is written anew from what was read, so nobody d
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -16,6 +17,7 @@ import msgspec
 
 from matrix_pypi_bot.core.index_file import BadEntry, IndexFile, extras_of, parse_entry
 from matrix_pypi_bot.core.limits import MAX_INTEGER, MAX_PAGE_BYTES, MAX_PAGE_FILES, MAX_PAGE_TEXT_CHARACTERS
+from matrix_pypi_bot.core.plain_entries import read_entries
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.names import FileName, InvalidName, ProjectName, normalise_project
 
@@ -29,7 +31,10 @@ _STATUSES: Final[dict[str, Status]] = {
     "deprecated": "deprecated",
     "quarantined": "quarantined",
 }
+_top = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_value = msgspec.json.Decoder()
 _KNOWN: Final = frozenset({"meta", "name", "files", "versions", "project-status", "_view"})
+_SERIAL: Final = re.compile(r"[0-9]{1,16}", re.ASCII)
 _API_VERSION: Final = re.compile(r"1\.([0-9]{1,4})", re.ASCII)
 
 
@@ -70,11 +75,10 @@ def parse_page(raw: bytes, project: ProjectName, *, base_url: str) -> IndexPage:
     Raises InvalidPage: not JSON, not an object, too large or too deep, another project's, another major version, no list of
     files or one of more than 100,000, a status that cannot be read.
     """
-    document = parse_page_json(raw)
+    document, entries = _parts(raw, project)
     minor, serial = _meta(document.get("meta"))
     _check_name(document.get("name"), project)
-    entries = document.get("files")
-    if not isinstance(entries, list) or len(entries) > MAX_PAGE_FILES:
+    if len(entries) > MAX_PAGE_FILES:
         raise InvalidPage(f"files is no list of at most {MAX_PAGE_FILES}")
     files, conflicted, dropped = _files(entries, project, base_url)
     status, reason = _status(document.get("project-status"))
@@ -96,12 +100,33 @@ def parse_page_json(raw: bytes) -> dict[str, object]:
     """The JSON object in a page's body. Raises InvalidPage for everything else: NaN, bad UTF-8, thousands of brackets."""
     if len(raw) > MAX_PAGE_BYTES:
         raise InvalidPage(f"the page is larger than {MAX_PAGE_BYTES} bytes")
-    try:
+    with _as_invalid():
         return msgspec.json.decode(raw, type=dict[str, object])
+
+
+def _parts(raw: bytes, project: ProjectName) -> tuple[dict[str, object], list[IndexFile | object]]:
+    """The page without its files, and its files: read already, or as any JSON. Raises InvalidPage."""
+    if len(raw) > MAX_PAGE_BYTES:
+        raise InvalidPage(f"the page is larger than {MAX_PAGE_BYTES} bytes")
+    with _as_invalid():
+        parts = _top.decode(raw)
+        files = parts.pop("files", None)
+        document = {key: _value.decode(value) for key, value in parts.items()}
+    if files is None:
+        raise InvalidPage(f"files is no list of at most {MAX_PAGE_FILES}")
+    with _as_invalid():
+        return document, list(read_entries(files, project))
+
+
+@contextlib.contextmanager
+def _as_invalid() -> Iterator[None]:
+    """What msgspec raises for a page that is none, as InvalidPage."""
+    try:
+        yield
     except RecursionError as error:
         raise InvalidPage("the page nests too deeply") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidPage(f"the page is no JSON object: {error}") from error
+        raise InvalidPage(f"the page is no JSON object with a list of files: {error}") from error
 
 
 def _meta(meta: object) -> tuple[int, int | None]:
@@ -110,6 +135,8 @@ def _meta(meta: object) -> tuple[int, int | None]:
     if match is None or not isinstance(meta, dict):
         raise InvalidPage("the page is not of version 1 of the Simple API")
     serial = meta.get("_last-serial")
+    if isinstance(serial, str) and _SERIAL.fullmatch(serial):  # some mirrors send it as text, like the header
+        serial = int(serial)
     return int(match[1]), serial if type(serial) is int and 0 <= serial <= MAX_INTEGER else None
 
 
@@ -123,14 +150,14 @@ def _check_name(name: object, project: ProjectName) -> None:
 
 
 def _files(
-    entries: list[object], project: ProjectName, base_url: str
+    entries: list[IndexFile | object], project: ProjectName, base_url: str
 ) -> tuple[dict[FileName, IndexFile], dict[FileName, frozenset[Sha256]], Counter[str]]:
     files: dict[FileName, IndexFile] = {}
     conflicted: dict[FileName, frozenset[Sha256]] = {}
     dropped: Counter[str] = Counter()
     for entry in entries:
         try:
-            file = parse_entry(entry, project, base_url)
+            file = entry if isinstance(entry, IndexFile) else parse_entry(entry, project, base_url)
         except BadEntry as error:
             dropped[str(error)] += 1
             continue

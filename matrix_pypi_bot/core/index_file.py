@@ -100,6 +100,7 @@ def parse_entry(entry: object, project: ProjectName, base_url: str) -> IndexFile
         upload_time=_upload_time(entry.get("upload-time")),
         provenance=_provenance(entry.get("provenance")),
         extras={} if _KNOWN.issuperset(entry) else extras_of(entry, _KNOWN),
+        place=path if url.endswith(path) else "",
     )
 
 
@@ -201,11 +202,15 @@ def _upload_time(value: object) -> str | None:
     return value if isinstance(value, str) and _TIME.fullmatch(value) else None
 
 
+def is_provenance(value: str) -> bool:
+    """Whether it is passed on: only an absolute https address; the client decides whether it calls there."""
+    if not value.startswith("https://") or len(value) > MAX_URL_CHARACTERS:
+        return False
+    return value.isascii() and value.isprintable() and " " not in value
+
+
 def _provenance(value: object) -> str | None:
-    """Only an absolute https address is passed on; the client decides whether it calls there."""
-    if not isinstance(value, str) or not value.startswith("https://") or len(value) > MAX_URL_CHARACTERS:
-        return None
-    return value if value.isascii() and value.isprintable() and " " not in value else None
+    return value if isinstance(value, str) and is_provenance(value) else None
 
 
 def _is_text(value: object) -> TypeGuard[str]:

@@ -18,12 +18,17 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchedPage:
-    """A page that upstream sent: validated PEP 691 JSON in `raw`."""
+    """A page that upstream sent: PEP 691 JSON in `raw`, not read yet; `serial` only where upstream tells it beside the page.
+
+    `opened_origins` are those that the operator's configuration opens although http or private; with `opens_files` also the ones
+    that the page names for files, because the operator's upstream is http or private itself.
+    """
 
     raw: bytes
     etag: str | None
     serial: int | None
     opened_origins: tuple[str, ...]
+    opens_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)

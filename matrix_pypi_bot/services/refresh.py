@@ -20,6 +20,7 @@ from matrix_pypi_bot.ports import Absent, Away, Clock, FetchedPage, Index, NotMo
 from matrix_pypi_bot.services.breaker import Breaker
 from matrix_pypi_bot.services.flights import Flights
 from matrix_pypi_bot.services.known import Known, View
+from matrix_pypi_bot.services.origins import origins_of_files
 from matrix_pypi_bot.services.outcomes import checked, gone, is_no_news, shown, still_so, why_wrong
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.stored_page import read_page
@@ -226,6 +227,9 @@ class Refresher:
             page = replace(page, serial=fetched.serial)
         if (reason := why_wrong(page, known)) is not None:
             return Wrong(reason)
+        if fetched.opens_files:
+            origins = origins_of_files(page) | set(fetched.opened_origins)
+            fetched = replace(fetched, opened_origins=tuple(sorted(origins)))
         keep = self._settings.keep_removed
         if is_no_news(known, page, fetched, keep_removed=keep):
             return NotModified()

@@ -16,7 +16,7 @@ from matrix_pypi_bot.core.policy import Denial, DenyList
 from matrix_pypi_bot.ports import Accepted
 from matrix_pypi_bot.services.known import Finished, Known, View
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
-from matrix_pypi_bot.wire.messages import FileDecision, encode
+from matrix_pypi_bot.wire.messages import FileDecision
 from matrix_pypi_bot.wire.names import FileName
 
 GONE_REVISION: Final = "gone"  # of a project that has no page any more
@@ -49,7 +49,7 @@ class Rulebook:
                 decisions=decisions,
                 files=files,
                 revision=page.revision,
-                body=encode(page.document),
+                body=page.body,
                 nothing=_nothing(view, decisions),
             )
         return replace(known, finished=finished)
@@ -97,25 +97,22 @@ class Rulebook:
         """
         lasting, first_seen = known.lasting(), known.first_seen
         decisions: dict[FileName, FileDecision] = {}
-        files: dict[FileName, IndexFile] = {}
+        files = dict(view.page.files)
         classes: dict[_Class, tuple[FileDecision, bool]] = {}
         may_be_denied = self._any_denials or known.orders.project is not None or bool(known.orders.files)
         for name, file in view.page.files.items():
-            accepted, first = lasting.get(name), first_seen.get(name)
-            same = None if accepted is None else accepted.sha256 == file.sha256
-            key = (
-                self._denied(known, name, _digests(file, accepted)) if may_be_denied else None,
-                same,
-                None if first is None else first == file.sha256,
-            )
+            digest, accepted, first = file.sha256, lasting.get(name), first_seen.get(name)
+            same = None if accepted is None else accepted.sha256 == digest
+            denied = self._denied(known, name, _digests(file, accepted)) if may_be_denied else None
+            key = (denied, same, None if first is None else first == digest)
             found = classes.get(key)
             if found is None:
                 found = classes[key] = self._decide_class(known, name)
-            decision, remembered = found
-            if decision.rule == Rule.R3:
-                decision = self._told_changed(known, name, file)
-            decisions[name] = decision
-            files[name] = _as_remembered(file, accepted) if remembered and not same else file
+            decisions[name] = found[0]
+            if found[1] and not same:
+                files[name] = _as_remembered(file, accepted)
+        changed = {name for name, decision in decisions.items() if decision.rule == Rule.R3}
+        decisions.update({name: self._told_changed(known, name, files[name]) for name in changed})
         for name, file in view.removed.items():
             decision, _ = self._decide_class(known, name)
             decisions[name], files[name] = decision, _as_remembered(file, lasting.get(name))

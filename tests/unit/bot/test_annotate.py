@@ -12,7 +12,7 @@ from matrix_pypi_bot.core.annotate import annotate
 from matrix_pypi_bot.core.decide import Rule, Ruling
 from matrix_pypi_bot.core.index_document import IndexPage, parse_page
 from matrix_pypi_bot.wire.digests import Sha256
-from matrix_pypi_bot.wire.messages import FileDecision, PageFile, encode
+from matrix_pypi_bot.wire.messages import FileDecision, PageFile
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from tests.unit.bot.test_index_document import BASE, PROJECT, UPLOADED, A, B, entry, page
 
@@ -31,9 +31,7 @@ def read(*entries: dict[str, Any], **changes: Any) -> IndexPage:
 def finished(*entries: dict[str, Any], decision: FileDecision = SERVED, **changes: Any) -> dict[str, Any]:
     """The document as it travels."""
     found = read(*entries, **changes)
-    document: dict[str, Any] = msgspec.json.decode(
-        encode(annotate(found, dict.fromkeys(found.files, decision)).document)
-    )
+    document: dict[str, Any] = msgspec.json.decode(annotate(found, dict.fromkeys(found.files, decision)).body)
     return document
 
 
@@ -87,7 +85,7 @@ def test_a_page_is_finished_whole() -> None:
 def test_each_decision_shows_on_its_file() -> None:
     found = read(*(entry(filename=name) for name in WHEELS), versions=[f"{number}.0" for number in range(1, 6)])
     decisions = dict(zip(found.files, (SERVED, QUARANTINED, COOLING, AWAY, KEPT), strict=True))
-    document: dict[str, Any] = annotate(found, decisions).document
+    document: dict[str, Any] = msgspec.json.decode(annotate(found, decisions).body)
     assert {file["filename"]: file.get("yanked") for file in document["files"]} == {
         WHEELS[0]: None,
         WHEELS[1]: "matrix-pypi: R3 the digest changed upstream",

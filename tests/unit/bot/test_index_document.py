@@ -352,9 +352,13 @@ def test_a_status_reads_as_the_standard_says(status: object, found: tuple[str, s
     assert (told.status, told.status_reason) == found
 
 
-@pytest.mark.parametrize("serial", [None, -1, True, 1.5, "7", 2**53])
+@pytest.mark.parametrize("serial", [None, -1, True, 1.5, "7.0", "-7", "9" * 17, 2**53])
 def test_a_serial_that_is_none_is_none(serial: object) -> None:
     assert parsed(page(meta={"api-version": "1.4", "_last-serial": serial})).serial is None
+
+
+def test_a_serial_may_come_as_text() -> None:
+    assert parsed(page(meta={"api-version": "1.4", "_last-serial": "7"})).serial == 7
 
 
 def test_versions_are_text_or_left_out() -> None:

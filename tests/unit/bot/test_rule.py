@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,7 @@ from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.core.policy import Denial
 from matrix_pypi_bot.ports import Accepted, OverrideRow, ViewRow
 from matrix_pypi_bot.services.known import Known, View, orders_of
+from matrix_pypi_bot.services.origins import origins_of_files
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.stored_page import empty_page, read_page, view_of, with_removed
 from matrix_pypi_bot.wire.digests import Sha256
@@ -178,3 +181,26 @@ def test_the_last_word_of_an_operator_counts() -> None:
     assert orders.approvals().keys() == {one}
     assert orders.quarantine(two) is orders.project
     assert orders_of([order("quarantine", None, None, 1), order("release", None, None, 2)]).project is None
+
+
+def test_origins_of_files_are_those_of_their_addresses_alone() -> None:
+    urls = [
+        "http://10.0.0.1:81/packages/a",
+        "https://Files.Example/x",
+        "https://[::1]:8443/x",
+        "https://[::1]/x",
+        "http://files.example:99999/x",
+        "http://[::1/x",
+        "https://files.example:443/y",
+    ]
+    files = {
+        FileName(f"mxa-{n}.0-py3-none-any.whl"): msgspec.structs.replace(entry(FILES[0], DIGESTS[0]), url=url)
+        for n, url in enumerate(urls)
+    }
+    page = dataclasses.replace(empty_page(MXA), files=files)
+    assert origins_of_files(page) == {
+        "http://10.0.0.1:81",
+        "https://files.example:443",
+        "https://[::1]:8443",
+        "https://[::1]:443",
+    }
