@@ -6,13 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, Final, assert_never
 
 from aiohttp import web
 
 from index_frontend.fill import SMALL_BYTES, Asker, Fills, Reporter, Transfer
+from index_frontend.handlers.ask import Ask
 from index_frontend.handlers.bodies import SmallBodies
 from index_frontend.handlers.index import matches
 from index_frontend.handlers.middleware import problem_response
@@ -28,7 +28,7 @@ from index_frontend.handlers.send import (
 )
 from index_frontend.handlers.words import Withdrawn, Words
 from index_frontend.ports import ContentStore, Damaged, Held, Oracle, SourceGone, StorageBroken, StorageProblem
-from index_frontend.ranges import answer_range, open_start, range_counts
+from index_frontend.ranges import answer_range, open_start
 from index_frontend.serve_plan import Deny, Describe, Fetch, FromStore, Later, Wanted, plan
 from matrix_pypi_bot.wire.digests import sha256_of
 from matrix_pypi_bot.wire.names import FilePath
@@ -38,23 +38,6 @@ log = logging.getLogger(__name__)
 
 MEMORY_BYTES: Final = 32 << 20
 _PIECE_BYTES: Final = 256 << 10
-_ENDLESS: Final = 1 << 62
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """A request for a file: `range` is its Range header, None when it does not count."""
-
-    request: web.BaseRequest
-    path: FilePath
-    head: bool
-    range: str | None
-
-    @property
-    def whole_first(self) -> bool:
-        """Whether the part asked for would be complete before the file is known to be right."""
-        header = self.range
-        return header is not None and open_start(header) is None and answer_range(header, _ENDLESS).status != 200
 
 
 class FileHandler:
@@ -108,12 +91,9 @@ class FileHandler:
 
     async def _answer(self, request: web.BaseRequest, path: FilePath, wanted: Wanted) -> web.StreamResponse:
         etag = etag_of(wanted.sha256)
-        headers = request.headers
-        if matches(headers.get("If-None-Match"), etag) is not None:
+        if matches(request.headers.get("If-None-Match"), etag) is not None:
             return self._headers.unchanged(wanted)
-        head = request.method == "HEAD"  # a Range has no meaning there (RFC 9110 §14.2)
-        counted = headers.get("Range") if not head and range_counts(headers.get("If-Range"), etag) else None
-        ask = _Ask(request, path, head, counted)
+        ask = Ask.of(request, path, etag)
         small = self._bodies.get(wanted.sha256)
         if small is not None:
             return self._small(ask, wanted, small)
@@ -134,7 +114,7 @@ class FileHandler:
 
     # What is here ------------------------------------------------------------------------------------------------------
 
-    async def _stored(self, ask: _Ask, wanted: Wanted, held: Held) -> web.StreamResponse:
+    async def _stored(self, ask: Ask, wanted: Wanted, held: Held) -> web.StreamResponse:
         """From the store; fetched anew when what lies there is not the file any more."""
         file = await self._opened(held)
         if file is None:
@@ -163,7 +143,7 @@ class FileHandler:
             log.warning("stored file unusable", extra={"sha256": held.sha256, "cause": problem.detail})
             return None
 
-    async def _large(self, ask: _Ask, wanted: Wanted, held: Held, file: BinaryIO) -> web.StreamResponse:
+    async def _large(self, ask: Ask, wanted: Wanted, held: Held, file: BinaryIO) -> web.StreamResponse:
         answer = answer_range(ask.range, held.size)
         if answer.status == 416:
             return unsatisfiable(wanted, held.size)
@@ -176,13 +156,13 @@ class FileHandler:
         await send_file(ask.request, response, file, span_of(answer, held.size), still)
         return response
 
-    def _small(self, ask: _Ask, wanted: Wanted, data: bytes) -> web.Response:
+    def _small(self, ask: Ask, wanted: Wanted, data: bytes) -> web.Response:
         held = self._store.held(wanted.sha256)
         if held is not None and not ask.head:
             self._served(wanted, held)
         return self._in_one_piece(ask, wanted, data, "cache")
 
-    def _in_one_piece(self, ask: _Ask, wanted: Wanted, data: bytes, source: str) -> web.Response:
+    def _in_one_piece(self, ask: Ask, wanted: Wanted, data: bytes, source: str) -> web.Response:
         """A verified body, or a part of it."""
         answer, size = answer_range(ask.range, len(data)), len(data)
         if answer.status == 416:
@@ -204,7 +184,7 @@ class FileHandler:
 
     # What has to be fetched --------------------------------------------------------------------------------------------
 
-    async def _fetched(self, ask: _Ask, wanted: Wanted) -> web.StreamResponse:
+    async def _fetched(self, ask: Ask, wanted: Wanted) -> web.StreamResponse:
         """From the one fetch of the object, as it comes; from the store if it is done meanwhile."""
         if open_start(ask.range) and await self._store.was_wrong(wanted.sha256):
             told = (
@@ -225,12 +205,12 @@ class FileHandler:
                     await self._words.still(ask.path, wanted)
                     return await self._stored(ask, wanted, got)
                 transfer = got
-                if await _is_ready(ask, transfer):
+                if await ask.is_ready(transfer):
                     await self._words.still(ask.path, wanted)  # it may have taken long
                     source = "cache" if here_already else transfer.source
                     return await self._transferred(ask, wanted, transfer, source)
 
-    async def _transferred(self, ask: _Ask, wanted: Wanted, transfer: Transfer, source: str) -> web.StreamResponse:
+    async def _transferred(self, ask: Ask, wanted: Wanted, transfer: Transfer, source: str) -> web.StreamResponse:
         size = transfer.total
         assert size is not None
         body = transfer.body
@@ -268,7 +248,7 @@ class FileHandler:
             async for piece in pieces:
                 yield piece
 
-    async def _past_the_store(self, ask: _Ask, wanted: Wanted) -> web.StreamResponse:
+    async def _past_the_store(self, ask: Ask, wanted: Wanted) -> web.StreamResponse:
         """To this client alone. A closed range would have to wait for the whole with nowhere to put it: he gets the whole."""
         async with self._fills.through(wanted) as past:
             answer = answer_range(None if ask.whole_first else ask.range, past.total)
@@ -284,21 +264,6 @@ class FileHandler:
                 await send_pieces(ask.request, response, _with_first(first, pieces))
             await response.write_eof()
             return response
-
-
-async def _is_ready(ask: _Ask, transfer: Transfer) -> bool:
-    """Waits until the first byte asked for may go out: what goes wrong before is a plain answer. False when the transfer failed."""
-    try:
-        if ask.whole_first or transfer.total is None:
-            await transfer.whole()
-        elif not ask.head:
-            answer = answer_range(ask.range, transfer.total)
-            await transfer.until(answer.start or 0)
-    except Problem:
-        if transfer.failure is None:
-            raise
-        return False
-    return True
 
 
 async def _with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
