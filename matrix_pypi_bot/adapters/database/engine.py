@@ -87,8 +87,8 @@ class DatabaseStore:
             except (TimeoutError, OSError, *_AWAY) as error:
                 raise StoreAway(f"no connection to the database: {_cause(error)}") from error
             try:
-                async with _begun(connection):
-                    yield DatabaseTransaction(_quick(connection), self._database.scheme)
+                async with _begun(connection) as begun:
+                    yield DatabaseTransaction(begun, self._database.scheme)
             except _AWAY as error:
                 raise StoreAway(f"the database failed: {_cause(error)}") from error
 
@@ -131,27 +131,21 @@ def _database(url: str) -> Database:
 
 
 @contextlib.asynccontextmanager
-async def _begun(connection: Connection) -> AsyncIterator[None]:
+async def _begun(connection: Connection) -> AsyncIterator[Connection]:
     """A transaction on `connection`; whatever ends the block, cancellation included, none stays open."""
     if connection.scheme == Scheme.POSTGRES:
         async with connection.wrapped.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK_KEY)
-            yield
+            yield connection
         return
+    begun = SqliteConnection(connection)
     try:
-        await connection.execute("BEGIN IMMEDIATE")
-        yield
-        await connection.execute("COMMIT")
+        yield begun
+        await begun.commit()
     except BaseException:
-        # Queued behind whatever the worker thread still runs; nothing happens when the transaction is over already.
+        # Queued behind whatever the worker thread still runs; nothing happens when no transaction is open.
         await asyncio.shield(asyncio.ensure_future(connection.wrapped.rollback()))
         raise
-
-
-def _quick(connection: Connection) -> Connection:
-    if connection.scheme == Scheme.POSTGRES:
-        return connection
-    return SqliteConnection(connection.scheme, connection.wrapped, connection.log)
 
 
 def _cause(error: BaseException) -> str:
