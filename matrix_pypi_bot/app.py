@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Mapping
 from typing import Final
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 _KEY_HINT: Final = "matrix-pypi keys new-org -c <this configuration> makes it"
 _REGISTRATION_HINT: Final = "matrix-pypi registration -c <this configuration> -o registration.yaml makes it"
 _MATRIX_STOP_SECONDS: Final = 2.0
+_GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)  # a page of thousands of files is made of as many objects that all stay
 
 
 async def run(settings: Settings) -> None:
@@ -61,6 +63,8 @@ async def run(settings: Settings) -> None:
         await bot.matrix.start()
         life.task("matrix", bot.matrix.run())
         life.task("clockwork", bot.clockwork.run())
+        gc.freeze()
+        gc.set_threshold(*_GARBAGE_THRESHOLDS)
         log.info("bot started", extra={"version": __version__, "api": str(address), "upstream": settings.index.name})
         await life.forever()
 

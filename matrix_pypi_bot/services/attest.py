@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from matrix_pypi_bot.core.decide import Rule
+from matrix_pypi_bot.core.envelope import StatementId
 from matrix_pypi_bot.core.events import post_of
 from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.core.rejected import Rejected
@@ -140,7 +141,7 @@ class Attester:
         return not verdict.wait
 
     async def _carry_out(self, project: ProjectName, report: Stored, *, attests: bool) -> _Verdict:
-        verdict, accepted, signed, now_ms = _Verdict(wait=True), None, False, self._clock.now_ms()
+        verdict, accepted, signed, now_ms = _Verdict(wait=True), None, None, self._clock.now_ms()
 
         async def change(tables: Transaction, known: Known) -> Known:
             nonlocal verdict, accepted, signed
@@ -160,27 +161,29 @@ class Attester:
         await self._projects.revise(project, change, redecide=False)
         if accepted is not None:
             log.info("file accepted", extra={"project": project, "file": report.file, "sha256": report.sha256})
-        if signed:
+        if signed is not None:
+            log.info("file attested", extra={"project": project, "file": report.file, "statement": signed})
             self._postman.poke()
         if verdict.wait:
             self._waiting.add(project)
         return verdict
 
-    async def _attest(self, tables: Transaction, known: Known, report: Stored, listed: IndexFile, now_ms: int) -> bool:
-        """Signs, keeps, logs and queues the attestation, unless this key has one of the file already. Whether it did."""
+    async def _attest(
+        self, tables: Transaction, known: Known, report: Stored, listed: IndexFile, now_ms: int
+    ) -> StatementId | None:
+        """Signs, keeps, logs and queues the attestation; None when this key has one of the file already."""
         file, sha256 = FileName(report.file), Sha256(report.sha256)
         if (before := await tables.ledger.signed(self._voice.keyid, file)) is not None:
             if before != sha256:
                 log.warning("second digest of a file is not signed alarm", extra={"file": file, "signed": before})
-            return False
+            return None
         subjects, predicate = draft(known, report, listed, index_name=self._index_name)
         await tables.ledger.sign_once(self._voice.keyid, file, sha256)
         checked = await self._voice.say(tables, subjects, predicate, file=file, now_ms=now_ms)
         post = post_of(checked)
         content = json.dumps(post.content, sort_keys=True, separators=(",", ":")).encode()
         await tables.mail.send(f"{PROJECT_ROOM}{known.project}", post.type, post.state_key, content, now_ms)
-        log.info("file attested", extra={"file": file, "sha256": sha256, "statement": checked.statement.id})
-        return True
+        return checked.statement.id
 
 
 def _judge(known: Known, report: Stored) -> _Verdict:

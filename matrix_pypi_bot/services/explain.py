@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.ports import PROJECT_ROOM, Clock, EnvelopeRow, Store
@@ -11,6 +12,8 @@ from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.wire.messages import Evidence, Explanation, FileDecision
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+_WAYS: Final = {"own": "signed here", "room": "seen in a room", "log": "read in a log"}
 
 
 class Explainer:
@@ -88,7 +91,7 @@ class Explainer:
                 yield Evidence(
                     kind="attestation",
                     sha256=row.sha256,
-                    detail=f"by {row.org}, received by way of: {row.via}",
+                    detail=f"by {row.org}, {_WAYS.get(row.via, row.via)}",
                     at=_moment(row.first_seen_ms),
                     statement_id=row.id,
                 )
