@@ -38,7 +38,7 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest -q -m "not integration and not internet" $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not integration and not internet" tests/unit $(ARGS)
 
 bench: setup
 	@$(BIN)/python bench/run.py $(if $(BENCH),--peers "$(BENCH)",) $(ARGS)
