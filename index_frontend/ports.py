@@ -218,6 +218,18 @@ class ContentStore(Protocol):
         """Whether a transfer of it turned out wrong within the last minute."""
         ...
 
+    async def note_wanted(self, project: str, file: str, sha256: Sha256) -> None:
+        """Remembers that a fetch begins because a client asked for this file, until `note_asked` or `forget_wanted`."""
+        ...
+
+    async def forget_wanted(self, project: str, file: str, sha256: Sha256) -> None:
+        """The fetch came to nothing."""
+        ...
+
+    async def wanted(self, limit: int = 500) -> list[tuple[str, str, Sha256]]:
+        """(project, file, sha256) of fetches that are under way, or whose process died before it could note their end."""
+        ...
+
     async def note_asked(self, stored: Stored) -> bool:
         """Remembers, durably, that a client was given this file, until `reported`. False when that had been noted before."""
         ...

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, NamedTuple
 
 from index_frontend.digest_gate import DigestMismatch
@@ -14,7 +14,7 @@ from index_frontend.fill.flight import Flight
 from index_frontend.fill.reporter import Reporter
 from index_frontend.fill.through import Through, through
 from index_frontend.fill.transfer import Transfer
-from index_frontend.ports import ContentStore, Held, Oracle, Source, Wanted
+from index_frontend.ports import ContentStore, Held, Oracle, Source, StorageProblem, Wanted
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Observed
 from matrix_pypi_bot.wire.problems import Problem
@@ -68,6 +68,7 @@ class Fills:
     async def _fly(self, flight: Flight) -> None:
         outcome: Held | Problem | None = None
         try:
+            await self._note_wanted(flight)
             outcome = await flight.run()
         except Exception:
             log.exception("fetch failed", extra={"file": flight.wanted.name})
@@ -78,8 +79,21 @@ class Fills:
         if isinstance(outcome, Held):
             for asker in askers:
                 self._reporter.asked(asker.project, asker.file, outcome, flight.source)
-        elif outcome is not None:
+            return
+        if outcome is not None:
             log.warning("file is not stored", extra={"file": flight.wanted.name, "cause": outcome.detail})
+        for asker in askers:
+            with suppress(StorageProblem):  # a note too many costs a look at the store now and then
+                await self._store.forget_wanted(asker.project, asker.file, flight.wanted.sha256)
+
+    async def _note_wanted(self, flight: Flight) -> None:
+        """Before any byte is let out: a process that dies right after its answer must not take the report with it."""
+        _, askers = self._flights[flight.wanted.sha256]
+        try:
+            for asker in tuple(askers):
+                await self._store.note_wanted(asker.project, asker.file, flight.wanted.sha256)
+        except StorageProblem as problem:
+            log.warning("fetch is not noted", extra={"file": flight.wanted.name, "cause": problem.detail})
 
     async def _on_wrong(self, wanted: Wanted, mismatch: DigestMismatch, source: str) -> None:
         """Remembered before any reader is told: his next request may be to resume what was wrong."""

@@ -13,9 +13,6 @@ from index_frontend.fill.transfer import MEMORY_BYTES, Transfer
 from index_frontend.ports import Held, Part, Source, SourceAway, SourceBody, SourceGone, SourceWrong, Wanted, Writer
 from matrix_pypi_bot.wire.problems import Problem
 
-READERS_FIRST_SECONDS: Final = 0.002
-"""Between the verdict and the store's work, whose threads would compete with the answers that can go out now."""
-
 BATCH_BYTES: Final = 1 << 20
 INLINE_BYTES: Final = 65_536  # hashing so much takes less time than handing it to a thread
 
@@ -43,8 +40,10 @@ class Incoming:
                 await self._into_store(body)
 
     async def store(self) -> Held:
-        """Lets the rest out, if the whole is right, and then stores it: readers need not wait for the disk.
+        """Lets the rest out, if the whole is right, and stores it.
 
+        A process that dies right after must not have given away what it did not keep: what was only in memory is stored before its
+        end goes out; a part that is on the disk already is taken over by the next process, so its readers need not wait.
         Raises DigestMismatch before anything more is let out; StorageFull or StorageBroken when all of it is out.
         """
         verified = self._tally.finish()
@@ -52,9 +51,10 @@ class Incoming:
             self.transfer.succeed(verified.size)
             return await self._writer.commit(verified)
         self.transfer.grow(self._memory, 0)
-        self.transfer.succeed(verified.size)
-        await asyncio.sleep(READERS_FIRST_SECONDS)
-        return await self._writer.commit(verified, self._memory)
+        try:
+            return await self._writer.commit(verified, self._memory)
+        finally:
+            self.transfer.succeed(verified.size)
 
     def drop(self, problem: Problem) -> None:
         """Its readers, if they have not got all of it, are told. Idempotent."""

@@ -15,6 +15,7 @@ from typing import Final
 from cachetools import LRUCache
 
 from index_frontend.ports import ContentStore, Held, Oracle, StorageProblem
+from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Stored
 from matrix_pypi_bot.wire.problems import Problem
 
@@ -99,9 +100,18 @@ class Reporter:
 
     async def _look_through(self) -> None:
         try:
+            for project, file, sha256 in await self._store.wanted():
+                held = self._store.held(sha256) or await self._taken_over(sha256)
+                if held is not None:  # its process died between storing it and noting that
+                    self.asked(project, file, held, "upstream")
             self._to_post.extend(await self._store.unreported())
         except StorageProblem as problem:
             log.warning("notes cannot be read", extra={"cause": problem.detail})
+
+    async def _taken_over(self, sha256: Sha256) -> Held | None:
+        """What a process that died had fetched whole; None while another one fetches it, and when there is nothing whole."""
+        async with self._store.writer(sha256) as got:
+            return got if isinstance(got, Held) else None
 
     async def _tell(self, stored: Stored) -> bool:
         try:

@@ -91,6 +91,7 @@ class MemoryStore:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._objects: dict[Sha256, tuple[Held, bytes]] = {}
+        self._wanted: dict[tuple[str, str, Sha256], None] = {}
         self._writing: dict[Sha256, MemoryWriter] = {}
         self._wrong: dict[Sha256, float] = {}
         self._reports: dict[tuple[str, str, str], tuple[Stored, bool]] = {}
@@ -142,8 +143,21 @@ class MemoryStore:
         """By the time."""
         return self._monotonic() - self._wrong.get(sha256, -WRONG_SECONDS) < WRONG_SECONDS
 
+    async def note_wanted(self, project: str, file: str, sha256: Sha256) -> None:
+        """In order of asking."""
+        self._wanted[project, file, sha256] = None
+
+    async def forget_wanted(self, project: str, file: str, sha256: Sha256) -> None:
+        """Also one that was never noted."""
+        self._wanted.pop((project, file, sha256), None)
+
+    async def wanted(self, limit: int = 500) -> list[tuple[str, str, Sha256]]:
+        """Oldest first."""
+        return list(self._wanted)[:limit]
+
     async def note_asked(self, stored: Stored) -> bool:
         """In order of asking."""
+        await self.forget_wanted(stored.project, stored.file, Sha256(stored.sha256))
         key = (stored.project, stored.file, stored.sha256)
         known = key in self._reports
         self._reports.setdefault(key, (stored, False))

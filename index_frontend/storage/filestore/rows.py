@@ -23,6 +23,9 @@ CREATE TABLE reports (
     cid TEXT NOT NULL, source TEXT NOT NULL, reported INTEGER NOT NULL DEFAULT 0, UNIQUE (project, file, sha256)
 );
 CREATE INDEX unreported ON reports (id) WHERE NOT reported;
+CREATE TABLE wanted (
+    project TEXT NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (project, file, sha256)
+) WITHOUT ROWID;
 CREATE TABLE wrong (sha256 TEXT PRIMARY KEY, at_seconds REAL NOT NULL) WITHOUT ROWID;
 """
 
@@ -42,6 +45,7 @@ def check(connection: sqlite3.Connection) -> None:
     """Raises sqlite3.Error when a table or a column is missing."""
     connection.execute("SELECT sha256, size, cid, modified_ns FROM files LIMIT 1").fetchone()
     connection.execute(f"SELECT id, {_STORED_COLUMNS}, reported FROM reports LIMIT 1").fetchone()  # noqa: S608 - a constant
+    connection.execute("SELECT project, file, sha256 FROM wanted LIMIT 1").fetchone()
     connection.execute("SELECT sha256, at_seconds FROM wrong LIMIT 1").fetchone()
 
 
@@ -66,12 +70,28 @@ def drop_file(connection: sqlite3.Connection, sha256: Sha256) -> None:
 
 
 def note_asked(connection: sqlite3.Connection, stored: Stored) -> bool:
-    """False when the file was noted before, reported since or not."""
+    """False when the file was noted before, reported since or not. It is wanted no more."""
+    forget_wanted(connection, stored.project, stored.file, Sha256(stored.sha256))
     cursor = connection.execute(
         f"INSERT OR IGNORE INTO reports ({_STORED_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant
         (stored.project, stored.file, stored.sha256, stored.size, stored.cid, stored.source),
     )
     return cursor.rowcount > 0
+
+
+def note_wanted(connection: sqlite3.Connection, project: str, file: str, sha256: Sha256) -> None:
+    """A fetch of the file begins because a client asked."""
+    connection.execute("INSERT OR IGNORE INTO wanted (project, file, sha256) VALUES (?, ?, ?)", (project, file, sha256))
+
+
+def forget_wanted(connection: sqlite3.Connection, project: str, file: str, sha256: Sha256) -> None:
+    """The fetch ended, this way or that."""
+    connection.execute("DELETE FROM wanted WHERE project = ? AND file = ? AND sha256 = ?", (project, file, sha256))
+
+
+def wanted(connection: sqlite3.Connection, limit: int) -> list[tuple[str, str, Sha256]]:
+    """(project, file, sha256) of fetches that began and of which nobody noted the end."""
+    return connection.execute("SELECT project, file, sha256 FROM wanted LIMIT ?", (limit,)).fetchall()
 
 
 def unreported(connection: sqlite3.Connection, limit: int) -> list[Stored]:

@@ -130,6 +130,18 @@ class FileStore:
         """In the index. Raises StorageBroken."""
         return await self._index.write(partial(rows.note_asked, stored=stored), durable=True)
 
+    async def note_wanted(self, project: str, file: str, sha256: Sha256) -> None:
+        """In the index, safe from a kill but not from a power cut. Raises StorageBroken."""
+        await self._index.write(partial(rows.note_wanted, project=project, file=file, sha256=sha256))
+
+    async def forget_wanted(self, project: str, file: str, sha256: Sha256) -> None:
+        """In the index. Raises StorageBroken."""
+        await self._index.write(partial(rows.forget_wanted, project=project, file=file, sha256=sha256))
+
+    async def wanted(self, limit: int = 500) -> list[tuple[str, str, Sha256]]:
+        """From the index. Raises StorageBroken."""
+        return await self._index.read(partial(rows.wanted, limit=limit))
+
     async def unreported(self, limit: int = 500) -> list[Stored]:
         """From the index. Raises StorageBroken."""
         return await self._index.read(partial(rows.unreported, limit=limit))

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from index_frontend.digest_gate import Tally
 from index_frontend.fill import reporter as module
 from index_frontend.fill.reporter import Reporter
 from index_frontend.ports import Held, StorageBroken
 from index_frontend.storage.memory import MemoryStore
 from matrix_pypi_bot.wire.cids import raw_cid
-from matrix_pypi_bot.wire.digests import Sha256
+from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from matrix_pypi_bot.wire.messages import Stored
 from matrix_pypi_bot.wire.problems import Problem
 from tests.support.file_side import ScriptedOracle
@@ -52,6 +53,24 @@ async def until(condition: Callable[[], bool]) -> None:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.002)
+
+
+async def test_a_file_whose_process_died_right_after_its_answer_is_reported_by_the_next_one() -> None:
+    store, oracle = MemoryStore(), ScriptedOracle()
+    data = b"bytes that a client was given"
+    sha256 = sha256_of(data)
+    tally = Tally(sha256, size=len(data), max_bytes=100)
+    await store.note_wanted("mxa", "mxa-1.zip", sha256)
+    await store.note_wanted("mxa", "mxa-2.zip", Sha256("2" * 64))  # never came to be stored
+    async with store.writer(sha256) as writer:
+        assert not isinstance(writer, Held | None)
+        await writer.write(data)
+        tally.update(data)
+        await writer.commit(tally.finish())
+    async with running(store, oracle):
+        await until(lambda: bool(oracle.stored))
+    assert [(stored.file, stored.sha256) for stored in oracle.stored] == [("mxa-1.zip", sha256)]
+    assert await store.wanted() == [("mxa", "mxa-2.zip", Sha256("2" * 64))]
 
 
 async def test_a_file_is_reported_once_however_often_it_is_asked_for() -> None:
