@@ -20,7 +20,12 @@ class Pauses:
         self._pauses: dict[str, _Pause] = {}
 
     def failed(self, key: str, now: float) -> float:
-        """One more failure in a row; the seconds of the pause that begins."""
+        """One more failure in a row; the seconds of the pause that begins.
+
+        A failure during a pause is not one more: what was under way when the pause began fails for the reason that is known already.
+        """
+        if left := self.left(key, now):
+            return left
         failures = self._pauses[key].failures + 1 if key in self._pauses else 1
         seconds = min(self._longest, self._first * 2.0 ** min(failures - 1, 30))
         self._pauses[key] = _Pause(now + seconds, failures)

@@ -67,6 +67,11 @@ class Postman:
         self._pauses.end_all()
         self.poke()
 
+    def homeserver_spoke(self) -> None:
+        """A sign of life. If it was thought away, it is back: an absence may be too short for the link to notice."""
+        if self._pauses.left(_EVERY_ROOM, self._loop.time()):
+            self.retry_now()
+
     async def run(self) -> None:
         """Sends whatever is queued, until cancelled."""
         try:

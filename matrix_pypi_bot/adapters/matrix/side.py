@@ -84,7 +84,7 @@ class MatrixSide:
             as_token=settings.as_token,
             hs_token=settings.hs_token,
             max_body_bytes=settings.max_body_bytes,
-            receive=lambda txn_id, events: self._ingest.receive(txn_id, events),
+            receive=self._receive_transaction,
             answer_alias=lambda alias: self._queries.answer(alias),
             on_refused=lambda: self._link.ping_again(),
             is_ready=lambda: self.ready,
@@ -177,6 +177,10 @@ class MatrixSide:
         for key in (TRUST_ROOM, SPACE_ROOM):
             await self._rooms.ensure(key)
         self._postman.poke()  # new rooms are listed by mail
+
+    async def _receive_transaction(self, txn_id: str, events: list[tuple[str, str, bytes]]) -> None:
+        self._postman.homeserver_spoke()
+        await self._ingest.receive(txn_id, events)
 
     async def _receive_state(self, txn_id: str, events: Sequence[JsonObject]) -> None:
         triples = [triple for event in events if (triple := storable(event)) is not None]

@@ -166,6 +166,34 @@ async def test_a_homeserver_that_cannot_be_reached_is_asked_by_one_room_only_and
     assert asked_while_away <= PARALLEL_ROOMS
 
 
+async def test_mail_goes_as_soon_as_a_homeserver_that_was_thought_away_says_something() -> None:
+    world = World(first_pause_seconds=3_600)
+    await world.queue(FLASK, 1)
+    failing(world.homeserver, iter([("unreachable", "before")]))
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(world.postman.run())
+        while not world.homeserver.calls:
+            await asyncio.sleep(0)
+        while world.backlog().queued:
+            world.postman.homeserver_spoke()
+            await asyncio.sleep(0)
+        running.cancel()
+    assert world.said_in(FLASK) == [1]
+
+
+async def test_a_sign_of_life_shortens_no_pause_of_a_room_that_was_refused() -> None:
+    world = World(first_pause_seconds=3_600)
+    await world.queue(FLASK, 1)
+    failing(world.homeserver, iter([("forbidden", "before")]))
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(world.postman.run())
+        for _ in range(100):
+            world.postman.homeserver_spoke()
+            await asyncio.sleep(0)
+        running.cancel()
+    assert world.backlog().queued == 1
+
+
 async def test_no_more_than_a_few_rooms_are_served_side_by_side() -> None:
     world = World()
     for number in range(20):
