@@ -143,7 +143,10 @@ class Views(Protocol):
         ...
 
     async def report(self, stored: Stored, at_ms: int) -> None:
-        """Keeps what a frontend stored until it can be decided; the same again is no error."""
+        """Keeps what a frontend stored until it can be decided.
+
+        The same again is no error; one that differs in anything waits beside it, as only the page will tell which is right.
+        """
         ...
 
     async def reports(self, project: ProjectName) -> list[Stored]: ...
@@ -153,7 +156,7 @@ class Views(Protocol):
         ...
 
     async def settled(self, stored: Stored) -> None:
-        """The report was attested, or can never be."""
+        """This very report was attested, or can never be; others on the same file still wait."""
         ...
 
 

@@ -35,10 +35,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What becomes of a report: `wait`, or else it is settled; `accept` its digest, and `attest` with the page's entry."""
+    """What becomes of a report: `wait`, or else it is settled; `accept` its digest, and `attest` with the page's entry.
+
+    `believe_size` False: upstream tells another one for the same digest, so one of the two is wrong.
+    """
 
     wait: bool = False
     accept: bool = False
+    believe_size: bool = True
     attest: IndexFile | None = None
     alarm: str = ""
 
@@ -120,11 +124,12 @@ class Attester:
         task.add_done_callback(self._tasks.discard)
 
     async def _settle_all(self, project: ProjectName) -> None:
-        async with self._store.transaction() as tables:
-            reports = await tables.views.reports(project)
-        waiting = [report for report in reports if not await self._settle(project, report)]
-        if not waiting:
+        settled = True
+        while settled and project in self._waiting:  # again when it was: a report may have come meanwhile
             self._waiting.discard(project)
+            async with self._store.transaction() as tables:
+                reports = await tables.views.reports(project)
+            settled = all([await self._settle(project, report) for report in reports])
 
     async def _settle(self, project: ProjectName, report: Stored) -> bool:
         """Whether it is settled; otherwise it waits in the database."""
@@ -149,7 +154,8 @@ class Attester:
             if verdict.wait:
                 await tables.views.report(report, now_ms)
                 return known
-            if verdict.accept and (accepted := _news(known, report, now_ms)) is not None:
+            size = report.size if verdict.believe_size else None
+            if verdict.accept and (accepted := _news(known, report, size, now_ms)) is not None:
                 await tables.ledger.accept(accepted)
                 known = replace(known, accepted={**known.accepted, accepted.file: accepted})
             if verdict.attest is not None and attests:
@@ -202,11 +208,11 @@ def _judge(known: Known, report: Stored) -> _Verdict:
     if listed.sha256 != report.sha256:
         return _Verdict(alarm="stored digest is not the one upstream names")
     if listed.size not in (None, report.size):
-        return _Verdict(accept=True, alarm="upstream tells another size than the bytes have")
+        return _Verdict(accept=True, believe_size=False, alarm="upstream tells another size than the bytes have")
     return _Verdict(accept=True, attest=listed if is_attestable(file) else None)
 
 
-def _news(known: Known, report: Stored, now_ms: int) -> Accepted | None:
+def _news(known: Known, report: Stored, size: int | None, now_ms: int) -> Accepted | None:
     """L of the file from now on; None when it is that digest already."""
     file, sha256 = FileName(report.file), Sha256(report.sha256)
     before = known.accepted.get(file)
@@ -216,7 +222,7 @@ def _news(known: Known, report: Stored, now_ms: int) -> Accepted | None:
         project=known.project,
         file=file,
         sha256=sha256,
-        size=report.size,
+        size=size,
         at_ms=now_ms,
         by="served",
         serial=known.view.page.serial if known.view is not None else None,

@@ -72,7 +72,8 @@ class Explainer:
         if (first := known.first_seen.get(file)) is not None:
             yield Evidence(kind="first-seen", sha256=first, detail="the first digest that upstream ever named")
         if (accepted := known.accepted.get(file)) is not None:
-            detail = f"accepted here when it was served, {accepted.size} bytes"
+            size = f", {accepted.size} bytes" if accepted.size is not None else ""
+            detail = f"accepted here when it was served{size}"
             yield Evidence(kind="ledger", sha256=accepted.sha256, detail=detail, at=_moment(accepted.at_ms))
         for order in (known.orders.project, known.orders.files.get(file)):
             if order is not None:

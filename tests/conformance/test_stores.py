@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mautrix.util.async_db import Database, UpgradeTable
 
 from matrix_pypi_bot.adapters.database import ledger
-from matrix_pypi_bot.adapters.database.engine import DatabaseStore, open_store
+from matrix_pypi_bot.adapters.database.engine import OWNER, DatabaseStore, open_store
+from matrix_pypi_bot.adapters.database.upgrade import v00_first, v01_rules
 from matrix_pypi_bot.ports import Accepted, EnvelopeRow, OverrideRow, Store, StoreAway, ViewRow
 from matrix_pypi_bot.wire.digests import Sha256
-from matrix_pypi_bot.wire.messages import Change, Observed, Stored
+from matrix_pypi_bot.wire.messages import Change, Observed, Stored, encode
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from matrix_pypi_bot.wire.problems import Problem
 
@@ -65,9 +67,9 @@ def view(project: ProjectName = MXA, raw: bytes = b'{"files": []}', **changes: o
     return ViewRow(project=project, raw=raw, **(fields | changes))  # type: ignore[arg-type]
 
 
-def stored(file: str = WHEEL, sha256: str = A) -> Stored:
+def stored(file: str = WHEEL, sha256: str = A, size: int = 3) -> Stored:
     """A frontend's report."""
-    return Stored(project=MXA, file=file, sha256=sha256, size=3, cid="b" * 59, source="upstream")
+    return Stored(project=MXA, file=file, sha256=sha256, size=size, cid="b" * 59, source="upstream")
 
 
 async def test_a_statement_is_kept_once_and_comes_back_whole(store: Store) -> None:
@@ -308,10 +310,39 @@ async def test_reports_wait_until_they_are_settled(store: Store) -> None:
         for report in (stored(), stored(), stored(sha256=B), stored(SDIST)):
             await tables.views.report(report, at_ms=1)
         assert await tables.views.reports(MXA) == [stored(), stored(sha256=B), stored(SDIST)]
+        assert await tables.views.reports(MXB) == []
         assert await tables.views.reported_projects() == [MXA]
         await tables.views.settled(stored())
         await tables.views.settled(stored())
         assert await tables.views.reports(MXA) == [stored(sha256=B), stored(SDIST)]
+
+
+async def test_a_wrong_report_keeps_no_other_of_the_same_digest_away(store: Store) -> None:
+    wrong, right = stored(size=4), stored()
+    async with store.transaction() as tables:
+        for report in (wrong, right, right):
+            await tables.views.report(report, at_ms=1)
+        assert await tables.views.reports(MXA) == [wrong, right]
+        await tables.views.settled(wrong)
+        assert await tables.views.reports(MXA) == [right]
+
+
+async def test_reports_that_wait_are_taken_along_from_an_older_database(url: str) -> None:
+    older = UpgradeTable()
+    older.register(v00_first.create, description="first schema")
+    older.register(v01_rules.remember_rules, description="rules of the change stream")
+    database = Database.create(url, upgrade_table=older, owner_name=OWNER)
+    await database.start()
+    for n, report in enumerate((stored(SDIST), stored())):
+        await database.execute(
+            "INSERT INTO stored_report (project, file, sha256, body, at_ms) VALUES ($1, $2, $3, $4, $5)",
+            report.project, report.file, report.sha256, encode(report), n,
+        )  # fmt: skip
+    await database.stop()
+    async with open_store(url) as store, store.transaction() as tables:
+        assert await tables.views.reports(MXA) == [stored(SDIST), stored()]
+        await tables.views.settled(stored())
+        assert await tables.views.reports(MXA) == [stored(SDIST)]
 
 
 COLUMNS = {

@@ -21,12 +21,15 @@ SCHEMA: Final = (
     # Numbers of rows that were forgotten never come back: frontends resume by them.
     """CREATE TABLE page_change (
         seq {identity}, project {name} NOT NULL, revision TEXT NOT NULL, withdrawn TEXT NOT NULL, at_ms BIGINT NOT NULL)""",
-    """CREATE TABLE stored_report (
-        n {identity}, project {name} NOT NULL, file {name} NOT NULL, sha256 TEXT NOT NULL, body {blob} NOT NULL,
-        at_ms BIGINT NOT NULL, UNIQUE (project, file, sha256))""",
 )
 # The newest row counts: `seq` is the number at which `rules` replaced others.
 RULES_SCHEMA: Final = "CREATE TABLE change_rules (n {identity}, rules TEXT NOT NULL, seq BIGINT NOT NULL)"
+# The same is kept once, and what differs in anything beside it: nobody knows yet which of two reports on a file is right.
+REPORTS_SCHEMA: Final = (
+    """CREATE TABLE waiting_report (
+        n {identity}, project {name} NOT NULL, body {blob} NOT NULL UNIQUE, at_ms BIGINT NOT NULL)""",
+    "CREATE INDEX waiting_report_of_project ON waiting_report (project, n)",
+)
 
 
 class ViewTables:
@@ -128,25 +131,20 @@ class ViewTables:
 
     async def report(self, stored: Stored, at_ms: int) -> None:
         await self._db.execute(
-            "INSERT INTO stored_report (project, file, sha256, body, at_ms) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
-            stored.project, stored.file, stored.sha256, msgspec.json.encode(stored), at_ms,
+            "INSERT INTO waiting_report (project, body, at_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            stored.project, msgspec.json.encode(stored), at_ms,
         )  # fmt: skip
 
     async def reports(self, project: ProjectName) -> list[Stored]:
-        rows = await self._db.fetch("SELECT body FROM stored_report WHERE project = $1 ORDER BY n", project)
+        rows = await self._db.fetch("SELECT body FROM waiting_report WHERE project = $1 ORDER BY n", project)
         return [msgspec.json.decode(bytes(row["body"]), type=Stored) for row in rows]
 
     async def reported_projects(self) -> list[ProjectName]:
-        rows = await self._db.fetch("SELECT DISTINCT project FROM stored_report ORDER BY project")
+        rows = await self._db.fetch("SELECT DISTINCT project FROM waiting_report ORDER BY project")
         return [row["project"] for row in rows]
 
     async def settled(self, stored: Stored) -> None:
-        await self._db.execute(
-            "DELETE FROM stored_report WHERE project = $1 AND file = $2 AND sha256 = $3",
-            stored.project,
-            stored.file,
-            stored.sha256,
-        )
+        await self._db.execute("DELETE FROM waiting_report WHERE body = $1", msgspec.json.encode(stored))
 
 
 def _change(row: Any) -> Change:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
 
-from matrix_pypi_bot.core.events import check_event
+from matrix_pypi_bot.core.events import Checked, check_event
 from matrix_pypi_bot.core.signers import MIRROR, WATCHER, PinnedKey, SigningKey, keyid_of
 from matrix_pypi_bot.core.tlog import leaf_hash
 from matrix_pypi_bot.ports import Store, Transaction
@@ -31,6 +32,12 @@ async def accepted(world: World) -> dict[str, str]:
         return {file: row.sha256 for file, row in (await tables.ledger.accepted(MXA)).items()}
 
 
+async def posted(world: World) -> Checked:
+    """The one statement that waits to be sent, as whoever receives it checks it."""
+    [mail] = await world.mail()
+    return check_event({key: mail[key] for key in ("type", "state_key", "content")}, MXA, KEYS)
+
+
 async def test_what_was_stored_is_accepted_signed_logged_and_queued_in_one_go(
     world: World, index: ScriptedIndex, clock: ManualClock
 ) -> None:
@@ -41,8 +48,7 @@ async def test_what_was_stored_is_accepted_signed_logged_and_queued_in_one_go(
     assert world.postman.pokes == 1
     [mail] = await world.mail()
     assert (mail["room"], mail["state_key"]) == ("project:mxa", f"{keyid_of(KEY.public)[:16]}/{ONE.filename}")
-    event = {"type": mail["type"], "state_key": mail["state_key"], "content": mail["content"]}
-    checked = check_event(event, MXA, KEYS)
+    checked = await posted(world)
     predicate: Any = checked.statement.predicate
     assert checked.statement.subject.sha256 == ONE.sha256
     assert (predicate.project, predicate.version, predicate.size) == ("mxa", "1.0", ONE.size)
@@ -66,9 +72,7 @@ async def test_pages_can_be_rebuilt_offline_from_what_an_attestation_says(world:
     index.publish(TWO)
     await world.page("mxa")
     await world.store_file(ONE)
-    [mail] = await world.mail()
-    event = {"type": mail["type"], "state_key": mail["state_key"], "content": mail["content"]}
-    predicate: Any = check_event(event, MXA, KEYS).statement.predicate
+    predicate: Any = (await posted(world)).statement.predicate
     assert predicate.ext == {"requiresPython": ">=3.8", "yanked": "bad"}
 
 
@@ -136,6 +140,8 @@ async def test_another_size_than_upstream_tells_is_accepted_but_not_attested(
     await world.store_file(ONE)
     assert (await world.attestations("mxa"), await accepted(world)) == ([], {ONE.filename: ONE.sha256})
     assert "another size" in caplog.text
+    async with world.store.transaction() as tables:
+        assert (await tables.ledger.accepted(MXA))[FileName(ONE.filename)].size is None
 
 
 async def test_a_size_that_nobody_tells_is_no_obstacle(world: World, index: ScriptedIndex) -> None:
@@ -227,6 +233,34 @@ async def test_a_report_on_a_stale_page_is_judged_by_a_fresh_one(
     await world.settled()
     assert (await world.attestations("mxa"), await accepted(world), await world.reports("mxa")) == ([], {}, [])
     assert await world.rule(ONE) == ("R3", 403)
+
+
+@pytest.mark.parametrize("wrong_first", [True, False])
+async def test_a_wrong_report_keeps_the_right_one_of_the_same_digest_waiting_no_longer_than_upstream_does(
+    world: World, index: ScriptedIndex, clock: ManualClock, *, wrong_first: bool
+) -> None:
+    index.publish(ONE)
+    index.off()
+    for is_wrong in (wrong_first, not wrong_first):
+        await world.store_file(ONE, **({"size": ONE.size + 1} if is_wrong else {}))
+    await world.settled()
+    assert len(await world.reports("mxa")) == 2
+    index.on()
+    clock.pass_seconds(6)
+    await world.page("mxa")
+    await world.settled()
+    assert (await world.attestations("mxa"), await world.reports("mxa")) == ([ONE.sha256], [])
+    predicate: Any = (await posted(world)).statement.predicate
+    assert predicate.size == ONE.size
+
+
+async def test_a_report_that_comes_while_others_are_settled_is_settled_with_them(
+    world: World, index: ScriptedIndex
+) -> None:
+    index.publish(ONE)
+    await asyncio.gather(world.store_file(ONE, size=ONE.size + 1), world.store_file(ONE))
+    await world.settled()
+    assert (await world.attestations("mxa"), await world.reports("mxa")) == ([ONE.sha256], [])
 
 
 async def test_reports_on_a_project_that_is_not_there_do_not_wait_for_ever(world: World, index: ScriptedIndex) -> None:

@@ -2,8 +2,9 @@
 
 from mautrix.util.async_db import UpgradeTable
 
-from matrix_pypi_bot.adapters.database.upgrade import v00_first, v01_rules
+from matrix_pypi_bot.adapters.database.upgrade import v00_first, v01_rules, v02_reports
 
 UPGRADES = UpgradeTable()
 UPGRADES.register(v00_first.create, description="first schema")
 UPGRADES.register(v01_rules.remember_rules, description="rules of the change stream")
+UPGRADES.register(v02_reports.keep_reports_that_differ, description="reports that differ are kept beside one another")
