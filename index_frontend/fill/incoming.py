@@ -10,7 +10,18 @@ from typing import Final
 
 from index_frontend.digest_gate import Tally
 from index_frontend.fill.transfer import MEMORY_BYTES, Transfer
-from index_frontend.ports import Held, Part, Source, SourceAway, SourceBody, SourceGone, SourceWrong, Wanted, Writer
+from index_frontend.ports import (
+    Held,
+    Part,
+    Source,
+    SourceAway,
+    SourceBody,
+    SourceGone,
+    SourceWrong,
+    Verified,
+    Wanted,
+    Writer,
+)
 from matrix_pypi_bot.wire.problems import Problem
 
 BATCH_BYTES: Final = 1 << 20
@@ -27,6 +38,7 @@ class Incoming:
         self._hashing = hashing
         self._memory: bytearray | None = None
         self._part: Part | None = None
+        self._verified: Verified | None = None
 
     async def receive(self, source: Source, wanted: Wanted) -> None:
         """Takes what is missing yet from `source`. Raises what the source raises, DigestMismatch, StorageFull or StorageBroken."""
@@ -44,20 +56,24 @@ class Incoming:
 
         A process that dies right after must not have given away what it did not keep: what was only in memory is stored before its
         end goes out; a part that is on the disk already is taken over by the next process, so its readers need not wait.
-        Raises DigestMismatch before anything more is let out; StorageFull or StorageBroken when all of it is out.
+        Raises DigestMismatch before anything more is let out; StorageFull or StorageBroken, and then `drop` lets the rest out.
         """
-        verified = self._tally.finish()
+        verified = self._verified = self._tally.finish()
         if self._memory is None:
             self.transfer.succeed(verified.size)
             return await self._writer.commit(verified)
         self.transfer.grow(self._memory, 0)
-        try:
-            return await self._writer.commit(verified, self._memory)
-        finally:
-            self.transfer.succeed(verified.size)
+        held = await self._writer.commit(verified, self._memory)
+        self.transfer.succeed(verified.size)
+        return held
 
     def drop(self, problem: Problem) -> None:
-        """Its readers, if they have not got all of it, are told. Idempotent."""
+        """Its readers get the rest if it is right, although it is not stored; else they are told. Idempotent.
+
+        Not before nobody can join it any more: who has the whole of it may ask again, to have it stored.
+        """
+        if self._verified is not None:
+            self.transfer.succeed(self._verified.size)
         self.transfer.fail(problem)
         self.transfer.end()
 

@@ -261,22 +261,35 @@ async def test_closing_stops_fetches_and_tells_their_readers() -> None:
         assert here.store.follow(DIGEST) is None
 
 
-async def test_bytes_are_out_although_the_store_fails_at_the_last_step() -> None:
-    class Failing(MemoryStore):
-        @asynccontextmanager
-        async def writer(self, sha256: Sha256) -> AsyncIterator[MemoryWriter | Held | None]:
-            async with super().writer(sha256) as writer:
-                assert isinstance(writer, MemoryWriter)
+class Failing(MemoryStore):
+    """Takes everything but the last step."""
 
-                async def commit(verified: Verified, whole: bytes | bytearray | None = None) -> Held:
-                    raise StorageBroken("no fsync")
+    @asynccontextmanager
+    async def writer(self, sha256: Sha256) -> AsyncIterator[MemoryWriter | Held | None]:
+        async with super().writer(sha256) as writer:
+            assert isinstance(writer, MemoryWriter)
 
-                writer.commit = commit  # type: ignore[method-assign]
+            async def commit(verified: Verified, whole: bytes | bytearray | None = None) -> Held:
+                raise StorageBroken("no fsync")
+
+            writer.commit = commit  # type: ignore[method-assign]
+            try:
                 yield writer
+            finally:
+                await asyncio.sleep(0.01)  # throwing it away takes a while
 
+
+async def test_bytes_are_out_although_the_store_fails_at_the_last_step() -> None:
     async with world(Scripted(), store=Failing()) as here:
         assert await read(here.fills.join(wanted(), Asker("mxa", FILE))) == BODY
     assert here.oracle.stored == []
+
+
+async def test_who_asks_again_for_what_could_not_be_stored_starts_a_new_fetch() -> None:
+    async with world(Scripted(), store=Failing()) as here:
+        first = here.fills.join(wanted(), None)
+        assert await read(first) == BODY
+        assert here.fills.join(wanted(), None) is not first
 
 
 # Another process ------------------------------------------------------------------------------------------------------
