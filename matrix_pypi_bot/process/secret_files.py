@@ -74,11 +74,26 @@ def write_private(path: Path, text: str) -> None:
 
 
 def create_secret(path: Path, secret: str) -> bool:
-    """Put `secret` and a line end into the new file `path` (0600). False, and nothing done, when something is there already."""
+    """Put `secret` and a line end into the new file `path` (0600). False, and nothing done, when something is there already.
+
+    Raises SecretProblem when nothing is there and it cannot be made.
+    """
+    # Looked at first: a folder that may only be read, as a service is often given it, is right when nothing is missing in it.
+    if os.path.lexists(path):
+        return False
+    try:
+        return _create_new(path, f"{secret}\n")
+    except OSError as error:
+        raise SecretProblem(
+            f"cannot make the secret file {path}: {error.strerror}", hint="make it as a user who may write there"
+        ) from error
+
+
+def _create_new(path: Path, text: str) -> bool:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        _write_new(part, f"{secret}\n")
+        _write_new(part, text)
         # A hard link is the one way to give a finished file its name without replacing what has that name.
         os.link(part, path)
     except FileExistsError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 from typing import Literal
@@ -391,6 +393,28 @@ def test_a_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_secret_that_is_there_needs_no_folder_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("first\n")
+
+    def read_only(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for call in ("open", "link", "mkdir", "unlink"):
+        monkeypatch.setattr(os, call, read_only)
+    assert not create_secret(file, "second")
+    with pytest.raises(SecretProblem, match=r"cannot make the secret file .*/other: Read-only file system"):
+        create_secret(tmp_path / "other", "third")
+
+
+def test_a_secret_below_something_that_is_no_folder_is_a_clear_refusal(tmp_path: Path) -> None:
+    (tmp_path / "secrets").write_text("")
+    with pytest.raises(SecretProblem, match=r"cannot make the secret file .*/secrets/token: File exists"):
+        create_secret(tmp_path / "secrets" / "token", "first")
 
 
 def test_a_private_file_is_replaced_whole(tmp_path: Path) -> None:
