@@ -83,7 +83,10 @@ class Ledger(Protocol):
         ...
 
     async def serial_floor(self, project: ProjectName, upstream: str) -> int | None:
-        """The highest serial ever observed there: serials of two indexes cannot be compared."""
+        """The highest serial observed there since an operator last released the project, which is how a wrong one is forgotten.
+
+        Serials of two indexes cannot be compared.
+        """
         ...
 
     async def heard_of(self, project: ProjectName) -> bool:

@@ -95,7 +95,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """Everything known of a project. `accepted` are rows of files served here; approvals are in `orders`."""
+    """Everything known of a project. `accepted` are rows of files served here; approvals are in `orders`.
+
+    A page with a serial below `serial_floor` is not believed; None: upstream never told one, or an operator had it forgotten.
+    """
 
     project: ProjectName
     view: View | None = None
@@ -109,6 +112,11 @@ class Known:
     def is_blank(self) -> bool:
         """Whether nothing is known at all."""
         return self.view is None and not self.accepted and not self.first_seen and self.orders == Orders()
+
+    @property
+    def floor_is_forgotten(self) -> bool:
+        """Whether the page held has a serial and none is guarded: the next page is to bring one, so it must come whole."""
+        return self.serial_floor is None and self.view is not None and self.view.page.serial is not None
 
     def lasting(self) -> Mapping[FileName, Accepted]:
         """L of each file: the newest of what was accepted by serving it and what an operator approved."""

@@ -22,7 +22,10 @@ def why_wrong(page: IndexPage, known: Known) -> str | None:
         return f"no entry of the page may be believed: {reasons}"
     floor = known.serial_floor
     if page.serial is not None and floor is not None and page.serial < floor:
-        return f"the page is older than one seen before: serial {page.serial} after {floor}"
+        return (
+            f"the page is older than one seen before: serial {page.serial} after {floor} "
+            f"(is the higher one wrong, `matrix-pypi release {known.project}` forgets it)"
+        )
     return None
 
 
@@ -42,6 +45,8 @@ def is_no_news(known: Known, page: IndexPage, fetched: FetchedPage, *, keep_remo
         return False
     if fetched.opened_origins != known.view.opened_origins:
         return False  # the same page, but upstream has moved between a private and a public address
+    if page.serial is not None and page.serial != known.serial_floor:
+        return False  # the same page, but from now on no older one is believed
     removed = removed_from(known, page, keep=keep_removed)
     return sha256_of(with_removed(fetched.raw, removed)) == known.view.root
 

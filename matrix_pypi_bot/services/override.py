@@ -69,7 +69,8 @@ class Overrides:
                     at_ms=now_ms,
                 )
             )
-            return replace(known, orders=orders_of(await tables.ledger.overrides(project)))
+            floor = await tables.ledger.serial_floor(project, self._projects.upstream)
+            return replace(known, orders=orders_of(await tables.ledger.overrides(project)), serial_floor=floor)
 
         known = await self._projects.revise(project, change)
         what = {"project": project, "file": file, "reason": reason, "statement": statement_id}

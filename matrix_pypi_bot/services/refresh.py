@@ -182,6 +182,7 @@ class Refresher:
         now_ms = self._clock.now_ms()
         if not self._breaker.allows(known.project, now_ms):
             return Away("upstream failed several times in a row and is left alone for a moment")
+        conditional = conditional and not known.floor_is_forgotten
         etag = known.view.etag if known.view is not None and conditional else None
         answer = await self._index.fetch(known.project, etag=etag, no_cache=no_cache)
         if isinstance(answer, Away):

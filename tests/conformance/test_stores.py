@@ -167,6 +167,25 @@ async def test_the_serial_floor_is_the_highest_ever_seen_at_that_index(store: St
         assert await tables.ledger.serial_floor(MXB, PYPI) is None
 
 
+async def test_a_release_of_the_project_and_nothing_else_lowers_the_serial_floor(store: Store) -> None:
+    async def order(number: int, **told: object) -> None:
+        row = OverrideRow(
+            statement_id=f"{number:064x}", project=MXA, file=None, action="release", sha256=None, reason="", at_ms=2
+        )
+        await tables.ledger.override(replace(row, **told))  # type: ignore[arg-type]
+
+    async with store.transaction() as tables:
+        await tables.ledger.own_view(MXA, PYPI, 99, A, at_ms=1)
+        await order(1, project=MXB)
+        await order(2, file=WHEEL)
+        await order(3, action="quarantine")
+        assert await tables.ledger.serial_floor(MXA, PYPI) == 99
+        await order(4)
+        assert await tables.ledger.serial_floor(MXA, PYPI) is None
+        await tables.ledger.own_view(MXA, PYPI, 7, A, at_ms=3)
+        assert await tables.ledger.serial_floor(MXA, PYPI) == 7
+
+
 async def test_manifests_of_an_organisation_come_oldest_first(store: Store) -> None:
     def manifest(number: int, org: str) -> EnvelopeRow:
         return replace(attestation(number, project=None, seq=number), kind="keys", org=org)

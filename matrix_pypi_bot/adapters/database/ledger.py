@@ -174,7 +174,10 @@ class LedgerTables:
 
     async def serial_floor(self, project: ProjectName, upstream: str) -> int | None:
         floor: int | None = await self._db.fetchval(
-            "SELECT MAX(serial) FROM own_view WHERE project = $1 AND upstream = $2", project, upstream
+            "SELECT MAX(serial) FROM own_view WHERE project = $1 AND upstream = $2 AND at_ms > "
+            "(SELECT COALESCE(MAX(at_ms), -1) FROM operator_override WHERE project = $1 AND file = '' AND action = 'release')",
+            project,
+            upstream,
         )
         return floor
 

@@ -13,7 +13,7 @@ from matrix_pypi_bot.wire.digests import sha256_of
 from matrix_pypi_bot.wire.messages import Override, OverrideDone
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
-from tests.support.bot_world import ManualClock, ScriptedIndex, World
+from tests.support.bot_world import Asked, ManualClock, ScriptedIndex, World
 from tests.support.dists import wheel
 from tests.unit.bot.conftest import Live
 from tests.unit.bot.test_attest import KEYS
@@ -95,6 +95,55 @@ async def test_a_project_can_be_quarantined_before_anybody_asked_for_it(
     async with live() as world:
         assert (await world.refused("mxa")).code is ProblemCode.REFUSED
         assert index.asked == []
+
+
+async def test_a_release_is_the_exit_from_a_serial_that_no_honest_page_will_ever_reach(
+    live: Live, index: ScriptedIndex, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    index.publish(ONE)
+    honest = index.listings["mxa"].serial
+    index.listings["mxa"].serial = 2**53 - 1
+    async with live() as world:
+        await world.page("mxa")
+        await world.store_file(ONE)
+        index.listings["mxa"].serial = honest
+        index.publish(TWO)
+        clock.pass_seconds(601)
+        assert await world.rules("mxa") == {ONE.filename: "R13"}
+        [told] = [vars(record)["reason"] for record in caplog.records if "alarm" in record.message]
+        assert told.endswith(
+            f"serial 3 after {2**53 - 1} (is the higher one wrong, `matrix-pypi release mxa` forgets it)"
+        )
+        await say(world, "quarantine", TWO.filename)
+        await say(world, "release", TWO.filename)
+        clock.pass_seconds(6)
+        assert await world.rules("mxa") == {ONE.filename: "R13"}
+        await say(world, "release", "mxa")
+        clock.pass_seconds(6)
+        assert await world.rules("mxa") == {ONE.filename: "R8", TWO.filename: "R8"}
+    async with live() as world:
+        assert await world.rules("mxa") == {ONE.filename: "R8", TWO.filename: "R8"}
+
+
+async def test_after_a_release_the_first_page_is_where_serials_are_guarded_from_again(
+    live: Live, index: ScriptedIndex, clock: ManualClock
+) -> None:
+    index.publish(ONE)
+    async with live() as world:
+        await world.page("mxa")
+        clock.pass_seconds(1)
+        await say(world, "release", "mxa")
+    async with live() as world:
+        clock.pass_seconds(601)
+        await world.page("mxa")
+        assert index.asked[-1] == Asked("mxa", None, no_cache=False)
+        index.listings["mxa"].serial = 1
+        clock.pass_seconds(601)
+        assert (await world.refused("mxa")).code is ProblemCode.UPSTREAM_AWAY
+        assert index.asked[-1].etag is not None
+    async with live() as world:
+        clock.pass_seconds(601)
+        assert (await world.refused("mxa")).code is ProblemCode.UPSTREAM_AWAY
 
 
 async def test_an_approved_digest_is_the_exit_from_a_changed_one(

@@ -408,6 +408,21 @@ async def test_a_page_older_than_one_seen_before_is_not_believed(
         assert await world.rules("mxa") == {ONE.filename: "R8"}
 
 
+async def test_a_serial_beside_a_page_that_did_not_change_counts_too(
+    world: World, index: ScriptedIndex, clock: ManualClock
+) -> None:
+    index.publish(ONE)
+    index.listings["mxa"].serial = None
+    raw = index.listings["mxa"].raw("mxa")
+    states = []
+    for serial in (7, 9, 8):
+        index.instead["mxa"] = [FetchedPage(raw=raw, etag=None, serial=serial, opened_origins=())]
+        await world.refresher.read_again(MXA)
+        states.append((await world.explainer.explain(MXA)).state)
+        clock.pass_seconds(601)
+    assert states == ["live", "live", "down"]
+
+
 @pytest.mark.parametrize(
     "raw",
     [
