@@ -17,8 +17,9 @@ from matrix_pypi_bot.wire.names import FilePath, ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 __all__ = [
-    "ContentStore", "Damaged", "DigestMismatch", "Held", "Oracle", "Page", "Part", "Source", "SourceAway", "SourceBody",
-    "SourceGone", "SourceWrong", "StorageBroken", "StorageFull", "StorageProblem", "Verified", "Wanted", "Writer",
+    "BlockPlace", "BlockStore", "ContentStore", "Damaged", "DigestMismatch", "Held", "Oracle", "Page", "Part",
+    "Source", "SourceAway", "SourceBody", "SourceGone", "SourceWrong", "StorageBroken", "StorageFull",
+    "StorageProblem", "Verified", "Wanted", "Writer",
 ]  # fmt: skip
 
 
@@ -99,6 +100,16 @@ class Held:
     cid: Cid
     path: Path | None = None
     modified_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockPlace:
+    """Where a block lies: in the file `sha256`, `size` bytes from `offset` on; for a node, which lies beside it, `offset` is None."""
+
+    cid: Cid
+    sha256: Sha256
+    size: int
+    offset: int | None
 
 
 class StorageProblem(Problem):
@@ -240,6 +251,22 @@ class ContentStore(Protocol):
 
     async def reported(self, stored: Stored) -> None:
         """The bot has it in its database."""
+        ...
+
+
+class BlockStore(Protocol):
+    """Files as IPFS content: every leaf and node of every held file, by CID. Nothing is fetched for anybody."""
+
+    async def places_of(self, cid: Cid) -> tuple[BlockPlace, ...]:
+        """Where the block lies, in some of the files that have it (at most 16); empty when none is held."""
+        ...
+
+    async def read_block(self, place: BlockPlace) -> bytes:
+        """The block's bytes. Raises Damaged when the file is not what was stored."""
+        ...
+
+    async def askers_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
+        """(project, file) of every file with these bytes that a client was given and that the bot has been told of."""
         ...
 
 
