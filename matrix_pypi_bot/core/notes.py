@@ -11,7 +11,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -127,33 +127,34 @@ def sign_checkpoint(checkpoint: Checkpoint, key: SigningKey) -> Note:
 
 def cosign(note: Note, name: str, key: SigningKey, at: Instant) -> NoteSignature:
     """The line by which the witness `name` says that it saw the note at that time and that it follows what it saw before."""
-    blob = int(at).to_bytes(_TIME_BYTES) + key.sign(_cosigned(note.text, int(at)))
+    time = int(at).to_bytes(_TIME_BYTES)
+    blob = time + key.sign(_cosigned(note.text, time))
     return NoteSignature(name, NoteKey(name, key.public).witness_hash(), blob)
 
 
 def is_signed_by(note: Note, key: NoteKey) -> bool:
     """Whether the note has a good signature of this log key. A bad one under its name and hash makes it False."""
-    blobs = list(_blobs(note, key.name, key.log_hash()))
-    return bool(blobs) and all(verifies(key.public, blob, note.text.encode()) for blob in blobs)
+    return bool(_good_blobs(note, key, key.log_hash(), lambda blob: (note.text.encode(), blob)))
 
 
 def cosigned_at(note: Note, key: NoteKey) -> Instant | None:
     """When this witness cosigned the note; None when it did not, or when a signature under its name is bad."""
-    times: list[int] = []
-    for blob in _blobs(note, key.name, key.witness_hash()):
-        time = int.from_bytes(blob[:_TIME_BYTES])
-        if time > LAST_SECOND or not verifies(key.public, blob[_TIME_BYTES:], _cosigned(note.text, time)):
-            return None
-        times.append(time)
-    return Instant(max(times)) if times else None
+    cosigned = _good_blobs(note, key, key.witness_hash(), lambda blob: (_cosigned(note.text, blob), blob[_TIME_BYTES:]))
+    time = max((int.from_bytes(blob[:_TIME_BYTES]) for blob in cosigned), default=None)
+    return Instant(time) if time is not None and time <= LAST_SECOND else None
 
 
-def _cosigned(text: str, time: int) -> bytes:
-    return f"cosignature/v1\ntime {time}\n{text}".encode()
+def _good_blobs(
+    note: Note, key: NoteKey, key_hash: bytes, split: Callable[[bytes], tuple[bytes, bytes]]
+) -> Sequence[bytes]:
+    """The blobs of the key's lines, none as soon as one is bad. `split` gives what a blob says is signed, and the signature."""
+    blobs = [line.blob for line in note.signatures if (line.name, line.key_hash) == (key.name, key_hash)]
+    return blobs if all(verifies(key.public, blob, signed) for signed, blob in map(split, blobs)) else ()
 
 
-def _blobs(note: Note, name: str, key_hash: bytes) -> Iterable[bytes]:
-    return (s.blob for s in note.signatures if (s.name, s.key_hash) == (name, key_hash))
+def _cosigned(text: str, blob: bytes) -> bytes:
+    """What a witness signs: the note's text and the time, which stands at the beginning of the line's blob."""
+    return f"cosignature/v1\ntime {int.from_bytes(blob[:_TIME_BYTES])}\n{text}".encode()
 
 
 def _key_hash(key: NoteKey, algorithm: bytes) -> bytes:
