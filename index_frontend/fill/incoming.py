@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 from index_frontend.digest_gate import Tally
-from index_frontend.fill.transfer import MEMORY_BYTES, Transfer
+from index_frontend.fill.transfer import MEMORY_BYTES, SMALL_BYTES, Transfer
 from index_frontend.ports import (
     Held,
     Part,
@@ -18,6 +18,7 @@ from index_frontend.ports import (
     SourceBody,
     SourceGone,
     SourceWrong,
+    StorageProblem,
     Verified,
     Wanted,
     Writer,
@@ -26,10 +27,12 @@ from matrix_pypi_bot.wire.problems import Problem
 
 BATCH_BYTES: Final = 1 << 20
 INLINE_BYTES: Final = 65_536  # hashing so much takes less time than handing it to a thread
+ALONE_SECONDS: Final = 0.1
+"""What is in memory for longer than this is written to the store as it comes: clients of other processes can read it only there."""
 
 
 class Incoming:
-    """One transfer in the process that fetches it. A short body stays in memory until it is verified, and is stored then."""
+    """One transfer in the process that fetches it. A short body that comes at once is stored when it is verified, out of memory."""
 
     def __init__(self, wanted: Wanted, writer: Writer, hashing: Executor) -> None:
         self.transfer = Transfer("")
@@ -63,7 +66,7 @@ class Incoming:
             self.transfer.succeed(verified.size)
             return await self._writer.commit(verified)
         self.transfer.grow(self._memory, 0)
-        held = await self._writer.commit(verified, self._memory)
+        held = await self._commit(verified, self._memory)
         self.transfer.succeed(verified.size)
         return held
 
@@ -86,11 +89,38 @@ class Incoming:
             await self._writer.expect(total)
 
     async def _into_memory(self, body: SourceBody, memory: bytearray) -> None:
-        async with aclosing(body.chunks()) as chunks:
-            async for chunk in chunks:
-                self._tally.update(chunk)
-                memory += chunk
-                self.transfer.grow(memory, self._tally.released)
+        sharing = asyncio.create_task(self._share(memory))
+        try:
+            async with aclosing(body.chunks()) as chunks:
+                async for chunk in chunks:
+                    self._tally.update(chunk)
+                    memory += chunk
+                    self.transfer.grow(memory, self._tally.released)
+        finally:
+            sharing.cancel()
+            await asyncio.wait([sharing])
+
+    async def _share(self, memory: bytearray) -> None:
+        """Writes what is there after `ALONE_SECONDS`, and then what comes, until cancelled."""
+        total = self.transfer.total
+        if total is None or total <= SMALL_BYTES:  # nobody gets a byte of it before its end
+            return
+        await asyncio.sleep(ALONE_SECONDS)
+        try:
+            await self._writer.expect(total)
+            while True:
+                seen = self.transfer.released
+                await self._writer.write(bytes(memory[self._writer.size :]))
+                await self.transfer.until(seen)
+        except StorageProblem:  # our own readers need no store; whether it can be stored is seen when it is whole
+            with suppress(StorageProblem):
+                await self._writer.restart()
+
+    async def _commit(self, verified: Verified, memory: bytearray) -> Held:
+        if not self._writer.size:
+            return await self._writer.commit(verified, memory)
+        await self._writer.write(bytes(memory[self._writer.size :]))
+        return await self._writer.commit(verified)
 
     async def _into_store(self, body: SourceBody) -> None:
         batches = _Batches(self._take)

@@ -26,6 +26,11 @@ class Claim:
         with told("write", self.path):
             os.pwrite(self.descriptor, f"{total}\n".encode(), 0)
 
+    def forget(self) -> None:
+        """The length that was told is not believed any more. Raises StorageFull or StorageBroken."""
+        with told("write", self.path):
+            os.ftruncate(self.descriptor, 0)
+
     def release(self) -> None:
         """The next process may claim. The name goes first: whoever locks the nameless file after that notices."""
         with suppress(OSError):

@@ -115,9 +115,9 @@ class FileWriter:
         await in_thread(self._threads, self._append, data)
 
     async def restart(self) -> None:
-        """The old part loses its name, so that who reads it sees that it is gone."""
+        """The old part loses its name, so that who reads it sees that it is gone; the next one may have another length."""
         await in_thread(self._threads, self._throw_away)
-        self.size, self._cid = 0, _FileCid()
+        await in_thread(self._threads, self._claim.forget)
 
     async def discard(self) -> None:
         """Nothing of it stays, unless it was committed."""
@@ -140,6 +140,7 @@ class FileWriter:
 
     def _throw_away(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
+        self.size, self._cid = 0, _FileCid()
         if descriptor is not None:
             os.close(descriptor)
             self._disk.remove(self._layout.part(self.sha256))
@@ -147,7 +148,12 @@ class FileWriter:
     def _append(self, data: bytes | bytearray) -> None:
         if self._descriptor is None:
             self._descriptor = self._disk.create(self._layout.part(self.sha256))
-        self._disk.append(self._descriptor, data)
+        try:
+            self._disk.append(self._descriptor, data)
+        except StorageProblem:  # how much of it is there nobody knows: nothing may follow it
+            with suppress(StorageProblem):
+                self._throw_away()
+            raise
         self.size += len(data)
         self._cid.update(data)
 

@@ -70,6 +70,21 @@ def test_a_process_lets_out_what_the_other_receives_but_for_the_tail(
     assert upstream.hits("GET", HUGE) == 1
 
 
+def test_a_process_lets_out_a_short_file_too_while_the_other_waits_for_its_rest(
+    upstream: Upstream, tmp_path: Path, decisions: list[Decision]
+) -> None:
+    hold = upstream.hold(LARGE, after_bytes=200_000)
+    path = upstream.path_of(LARGE)
+    with worker(tmp_path, decisions) as one, worker(tmp_path, decisions) as two:
+        with transfer(one.url(path)) as first:
+            assert first.read(1000) == LARGE.content[:1000]
+        with transfer(two.url(path)) as second:
+            assert second.read(200_000) == LARGE.content[:200_000]
+            hold.release()
+            assert second.read() == LARGE.content[200_000:]
+    assert upstream.hits("GET", LARGE) == 1
+
+
 def test_who_waits_takes_over_from_a_process_that_is_killed(
     upstream: Upstream, tmp_path: Path, decisions: list[Decision]
 ) -> None:

@@ -226,6 +226,43 @@ async def test_the_length_a_dead_process_told_is_not_believed_of_its_successor(t
             part.close()
 
 
+async def test_the_length_told_of_a_part_is_not_believed_of_the_one_that_takes_its_place(tmp_path: Path) -> None:
+    async with open_filestore(tmp_path) as one, open_filestore(tmp_path) as two, writing(one, DIGEST) as writer:
+        await writer.expect(len(BODY) + 1_000_000)
+        await writer.write(BODY)
+        await writer.restart()
+        await writer.write(BODY)
+        part = two.follow(DIGEST)
+        assert part is not None
+        assert part.total is None
+        await writer.expect(len(BODY))
+        assert part.total == len(BODY)
+        part.close()
+
+
+class TornOnce(Disk):
+    """Once, it has room for a half."""
+
+    def __init__(self) -> None:
+        self.is_full = True
+
+    def append(self, descriptor: int, data: bytes | bytearray) -> None:
+        if not self.is_full:
+            return super().append(descriptor, data)
+        self.is_full = False
+        super().append(descriptor, data[: len(data) // 2])
+        raise StorageFull("no room")
+
+
+async def test_what_was_half_written_is_not_continued(tmp_path: Path) -> None:
+    async with open_filestore(tmp_path, disk=TornOnce()) as store, writing(store, DIGEST) as writer:
+        with pytest.raises(StorageFull):
+            await writer.write(BODY)
+        assert (writer.size, store.follow(DIGEST)) == (0, None)
+        await writer.write(BODY)
+        assert content(store, await writer.commit(Verified(DIGEST, len(BODY)))) == BODY
+
+
 async def test_a_wrong_transfer_is_known_to_all_processes_for_a_minute(tmp_path: Path) -> None:
     async with open_filestore(tmp_path) as one, open_filestore(tmp_path) as two:
         now = 1000.0

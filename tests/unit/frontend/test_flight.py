@@ -17,11 +17,12 @@ from index_frontend.ports import (
     SourceGone,
     SourceWrong,
     StorageBroken,
+    StorageFull,
     Verified,
     Wanted,
     Writer,
 )
-from index_frontend.storage.memory import MemoryStore, MemoryWriter
+from index_frontend.storage.memory import MemoryPart, MemoryStore, MemoryWriter
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from matrix_pypi_bot.wire.messages import Observed, Stored
 from matrix_pypi_bot.wire.names import ProjectName
@@ -261,6 +262,21 @@ async def test_closing_stops_fetches_and_tells_their_readers() -> None:
         assert here.store.follow(DIGEST) is None
 
 
+class WrittenBy(MemoryStore):
+    """A store with a writer that a test makes."""
+
+    def __init__(self, kind: type[MemoryWriter]) -> None:
+        super().__init__()
+        self._kind = kind
+
+    @asynccontextmanager
+    async def writer(self, sha256: Sha256) -> AsyncIterator[MemoryWriter | Held | None]:
+        async with super().writer(sha256) as writer:
+            if isinstance(writer, MemoryWriter):
+                writer.__class__ = self._kind
+            yield writer
+
+
 class Failing(MemoryStore):
     """Takes everything but the last step."""
 
@@ -290,6 +306,58 @@ async def test_who_asks_again_for_what_could_not_be_stored_starts_a_new_fetch() 
         first = here.fills.join(wanted(), None)
         assert await read(first) == BODY
         assert here.fills.join(wanted(), None) is not first
+
+
+async def followed(store: MemoryStore, count: int) -> MemoryPart:
+    """What other processes see of the object, when so much of it is there."""
+    async with asyncio.timeout(5):
+        while (part := store.follow(DIGEST)) is None or part.length() < count:
+            await asyncio.sleep(0.001)
+    return part
+
+
+async def test_a_short_file_that_is_long_on_its_way_is_where_other_processes_can_follow_it() -> None:
+    source = Scripted(holds=100_000)
+    async with world(source) as here:
+        flight = here.fills.join(wanted(), None)
+        part = await followed(here.store, 100_000)
+        assert (part.total, await part.read(0, 1 << 20)) == (len(BODY), BODY[:100_000])
+        source.go.set()
+        assert await read(flight) == BODY
+        held = await stored(here.store)
+        assert part.became(held)
+        assert here.store.open(held).read() == BODY
+
+
+async def test_a_short_file_that_comes_at_once_is_written_in_one_piece() -> None:
+    class Counting(MemoryWriter):
+        pieces = 0
+
+        async def write(self, data: bytes) -> None:
+            Counting.pieces += 1
+            await super().write(data)
+
+    async with world(Scripted(), store=WrittenBy(Counting)) as here:
+        assert await read(here.fills.join(wanted(), None)) == BODY
+    assert Counting.pieces == 1
+
+
+async def test_a_short_file_that_could_not_be_shared_on_its_way_is_stored_when_it_is_whole() -> None:
+    class FullOnce(MemoryWriter):
+        tries = 0
+
+        async def write(self, data: bytes) -> None:
+            FullOnce.tries += 1
+            if FullOnce.tries == 1:
+                source.go.set()
+                raise StorageFull("no room")
+            await super().write(data)
+
+    source = Scripted(holds=100_000)
+    async with world(source, store=WrittenBy(FullOnce)) as here:
+        assert await read(here.fills.join(wanted(), None)) == BODY
+        assert here.store.open(await stored(here.store)).read() == BODY
+    assert (FullOnce.tries, source.starts) == (2, [0])
 
 
 # Another process ------------------------------------------------------------------------------------------------------
