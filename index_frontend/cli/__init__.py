@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import click
-
-from matrix_pypi_bot import __version__
-from matrix_pypi_bot.process.command_line import CommandGroup
+from matrix_pypi_bot.process.command_line import command_group
 
 _COMMANDS = {
     "run": "Run the index frontend.",
@@ -14,12 +11,6 @@ _COMMANDS = {
 }
 
 
-@click.group(
-    cls=CommandGroup,
-    package=__name__,
-    lines=_COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
-@click.version_option(__version__, prog_name="matrix-pypi-index")
+@command_group("matrix-pypi-index", __name__, _COMMANDS)
 def main() -> None:
     """The index that pip, uv and poetry talk to. What it may serve, the bot decides."""

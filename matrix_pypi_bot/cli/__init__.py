@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import click
-
-from matrix_pypi_bot import __version__
-from matrix_pypi_bot.process.command_line import CommandGroup
+from matrix_pypi_bot.process.command_line import command_group
 
 _COMMANDS = {
     "up": "Start a whole local stack: homeserver, bot and index frontend.",
@@ -21,12 +18,6 @@ _COMMANDS = {
 }
 
 
-@click.group(
-    cls=CommandGroup,
-    package=__name__,
-    lines=_COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
-@click.version_option(__version__, prog_name="matrix-pypi")
+@command_group("matrix-pypi", __name__, _COMMANDS)
 def main() -> None:
     """A PyPI proxy that checks every file and shares signed attestations over Matrix."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Never
 
 import click
 
+from matrix_pypi_bot import __version__
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode, clean_line
 
 
@@ -55,11 +56,22 @@ def fail(problem: Problem) -> Never:
     sys.exit(exit_code_of(problem))
 
 
-class CommandGroup(click.Group):
-    """Commands that live in modules of one package, each as `command`; `commands` maps a command's name to its one-line help.
+def command_group(program: str, package: str, lines: Mapping[str, str]) -> Callable[[Callable[[], None]], click.Group]:
+    """Makes a function, of which only the docstring counts, the command line `program`.
 
-    A module is imported when its command is run, so that one command does not pay for what another needs.
+    Its commands live in modules of `package`, each as `command`; `lines` maps a command's name to its one-line help.
     """
+
+    def decorate(function: Callable[[], None]) -> click.Group:
+        named = click.version_option(__version__, prog_name=program)(function)
+        context = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+        return click.group(cls=CommandGroup, package=package, lines=lines, context_settings=context)(named)
+
+    return decorate
+
+
+class CommandGroup(click.Group):
+    """Commands of which each is imported when it is run, so that one does not pay for what another needs."""
 
     def __init__(self, *arguments: Any, package: str, lines: Mapping[str, str], **options: Any) -> None:
         super().__init__(*arguments, **options)
