@@ -13,7 +13,7 @@ from typing import Any
 from matrix_pypi_bot.adapters.database.engine import open_store
 from matrix_pypi_bot.core.evidence import Mode, Terms
 from matrix_pypi_bot.core.policy import Denial
-from matrix_pypi_bot.core.signers import SigningKey
+from matrix_pypi_bot.core.signers import MIRROR, WATCHER, PinnedKey, SigningKey
 from matrix_pypi_bot.ports import Absent, Away, FetchedPage, NotModified, Store, Wrong
 from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.attest import Attester
@@ -28,13 +28,19 @@ from matrix_pypi_bot.wire.cids import CidBuilder
 from matrix_pypi_bot.wire.messages import Change, Stored
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from matrix_pypi_bot.wire.problems import Problem
-from tests.support.dists import Dist
+from tests.support.dists import Dist, wheel
 
 BASE_URL = "https://index.example/simple/"
 FILES_URL = "https://files.example"
 MIRROR_SEED = bytes([1]) * 32
 ORG = "orga"
+FRESH_SECONDS = 600
 START_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+KEY = SigningKey(MIRROR_SEED)
+KEYS = {KEY.keyid: PinnedKey(public=KEY.public, org=ORG, roles=frozenset({MIRROR, WATCHER}))}
+MXA = ProjectName("mxa")
+ONE, TWO = wheel("mxa", "1.0", requires_python=">=3.8"), wheel("mxa", "2.0")
+OTHER_ONE = wheel("mxa", "1.0", salt="other")  # the name of the first, other bytes
 Answer = FetchedPage | NotModified | Absent | Away | Wrong
 
 
@@ -164,7 +170,7 @@ class World:
     ) -> None:
         self.store, self.index, self.clock = store, index, clock
         self.postman = CountingPostman()
-        self.voice = Voice(ORG, SigningKey(MIRROR_SEED))
+        self.voice = Voice(ORG, KEY)
         self.projects = Projects(
             store=store,
             clock=clock,
@@ -178,7 +184,7 @@ class World:
             index=index,
             clock=clock,
             settings=RefreshSettings(
-                fresh_seconds=600,
+                fresh_seconds=FRESH_SECONDS,
                 retry_seconds=5,
                 negative_seconds=60,
                 keep_removed=keep_removed,
@@ -225,6 +231,23 @@ class World:
     async def stop(self) -> None:
         await self.attester.stop()
         await self.refresher.stop()
+
+    # How a test begins ---------------------------------------------------------------------------------------------------
+
+    async def mirror(self, *dists: Dist, stored: Sequence[Dist] = ()) -> None:
+        """Upstream lists the files, the bot reads their pages, and frontends report that they stored some of them."""
+        for dist in dists:
+            self.index.publish(dist)
+        for project in dict.fromkeys(dist.project for dist in dists):
+            await self.page(project)
+        for dist in stored:
+            await self.store_file(dist)
+
+    def later(self, *published: Dist) -> None:
+        """Upstream lists the files, and it is time to read every page again."""
+        for dist in published:
+            self.index.publish(dist)
+        self.clock.pass_seconds(FRESH_SECONDS + 1)
 
     # What a test asks ----------------------------------------------------------------------------------------------------
 

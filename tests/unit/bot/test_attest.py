@@ -9,21 +9,27 @@ from typing import Any
 import pytest
 
 from matrix_pypi_bot.core.events import Checked, check_event
-from matrix_pypi_bot.core.signers import MIRROR, WATCHER, PinnedKey, SigningKey, keyid_of
+from matrix_pypi_bot.core.signers import keyid_of
 from matrix_pypi_bot.core.tlog import leaf_hash
 from matrix_pypi_bot.ports import Store, Transaction
-from matrix_pypi_bot.wire.names import FileName, ProjectName
+from matrix_pypi_bot.wire.names import FileName
 from matrix_pypi_bot.wire.problems import Problem
-from tests.support.bot_world import MIRROR_SEED, ORG, ManualClock, ScriptedIndex, World, report
+from tests.support.bot_world import (
+    KEY,
+    KEYS,
+    MXA,
+    ONE,
+    OTHER_ONE,
+    TWO,
+    ManualClock,
+    ScriptedIndex,
+    World,
+    report,
+)
 from tests.support.dists import Dist, sdist, wheel
 from tests.unit.bot.conftest import Live
 
-ONE, TWO = wheel("mxa", "1.0", requires_python=">=3.8"), wheel("mxa", "2.0")
-OTHER_ONE = wheel("mxa", "1.0", salt="other")
 LARGE = wheel("mxa", "3.0", payload_bytes=2 << 20)
-MXA = ProjectName("mxa")
-KEY = SigningKey(MIRROR_SEED)
-KEYS = {KEY.keyid: PinnedKey(public=KEY.public, org=ORG, roles=frozenset({MIRROR, WATCHER}))}
 
 
 async def accepted(world: World) -> dict[str, str]:
@@ -39,11 +45,9 @@ async def posted(world: World) -> Checked:
 
 
 async def test_what_was_stored_is_accepted_signed_logged_and_queued_in_one_go(
-    world: World, index: ScriptedIndex, clock: ManualClock
+    world: World, index: ScriptedIndex
 ) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
-    await world.store_file(ONE)
+    await world.mirror(ONE, stored=[ONE])
     assert await accepted(world) == {ONE.filename: ONE.sha256}
     assert world.postman.pokes == 1
     [mail] = await world.mail()
@@ -69,19 +73,13 @@ async def test_what_was_stored_is_accepted_signed_logged_and_queued_in_one_go(
 
 async def test_pages_can_be_rebuilt_offline_from_what_an_attestation_says(world: World, index: ScriptedIndex) -> None:
     index.publish(ONE, **{"requires-python": ">=3.8", "yanked": "bad"})
-    index.publish(TWO)
-    await world.page("mxa")
-    await world.store_file(ONE)
+    await world.mirror(TWO, stored=[ONE])
     predicate: Any = (await posted(world)).statement.predicate
     assert predicate.ext == {"requiresPython": ">=3.8", "yanked": "bad"}
 
 
-async def test_statements_of_a_project_are_a_chain(world: World, index: ScriptedIndex) -> None:
-    for dist in (ONE, TWO):
-        index.publish(dist)
-    await world.page("mxa")
-    for dist in (ONE, TWO, ONE, TWO):
-        await world.store_file(dist)
+async def test_statements_of_a_project_are_a_chain(world: World) -> None:
+    await world.mirror(ONE, TWO, stored=[ONE, TWO, ONE, TWO])
     async with world.store.transaction() as tables:
         first, second = await tables.ledger.attestations(MXA)
         assert [first.seq, second.seq] == [1, 2]
@@ -90,44 +88,30 @@ async def test_statements_of_a_project_are_a_chain(world: World, index: Scripted
     assert world.postman.pokes == 2
 
 
-async def test_a_large_file_is_attested_with_the_cid_the_frontend_tells(world: World, index: ScriptedIndex) -> None:
-    index.publish(LARGE)
-    await world.page("mxa")
-    await world.store_file(LARGE)
+async def test_a_large_file_is_attested_with_the_cid_the_frontend_tells(world: World) -> None:
+    await world.mirror(LARGE, stored=[LARGE])
     assert await world.attestations("mxa") == [LARGE.sha256]
 
 
-async def test_the_frontend_cannot_have_another_digest_signed(
-    world: World, index: ScriptedIndex, caplog: pytest.LogCaptureFixture
-) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
-    await world.store_file(OTHER_ONE)
+async def test_the_frontend_cannot_have_another_digest_signed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    await world.mirror(ONE, stored=[OTHER_ONE])
     assert (await world.attestations("mxa"), await accepted(world), await world.reports("mxa")) == ([], {}, [])
     assert "stored digest is not the one upstream names alarm" in caplog.text
 
 
-async def test_nothing_is_signed_for_a_file_that_is_refused(
-    world: World, index: ScriptedIndex, clock: ManualClock
-) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
-    index.publish(OTHER_ONE)
-    clock.pass_seconds(601)
+async def test_nothing_is_signed_for_a_file_that_is_refused(world: World) -> None:
+    await world.mirror(ONE)
+    world.later(OTHER_ONE)
     await world.page("mxa")
     await world.store_file(OTHER_ONE)
     assert (await world.attestations("mxa"), await accepted(world)) == ([], {})
 
 
-async def test_one_key_signs_one_digest_of_a_file_for_ever(
-    live: Live, index: ScriptedIndex, clock: ManualClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_one_key_signs_one_digest_of_a_file_for_ever(live: Live, caplog: pytest.LogCaptureFixture) -> None:
     async with live() as world:
         async with world.store.transaction() as tables:
             await tables.ledger.sign_once(KEY.keyid, FileName(ONE.filename), OTHER_ONE.sha256)  # type: ignore[arg-type]
-        index.publish(ONE)
-        await world.page("mxa")
-        await world.store_file(ONE)
+        await world.mirror(ONE, stored=[ONE])
         assert (await world.attestations("mxa"), await accepted(world)) == ([], {ONE.filename: ONE.sha256})
         assert "second digest of a file is not signed alarm" in caplog.text
 
@@ -151,15 +135,11 @@ async def test_a_size_that_nobody_tells_is_no_obstacle(world: World, index: Scri
     assert await world.attestations("mxa") == [ONE.sha256]
 
 
-async def test_what_cannot_be_attested_is_only_accepted(world: World, index: ScriptedIndex) -> None:
+async def test_what_cannot_be_attested_is_only_accepted(world: World) -> None:
     egg = Dist(project="mxa", version="1.0", filename="mxa-1.0-py3.11.egg", content=b"egg")
     empty = Dist(project="mxa", version="1.1", filename="mxa-1.1.zip", content=b"")
     odd = Dist(project="mxa", version="1.2", filename="mxa-1.2-beta.tar.gz", content=b"odd")
-    for dist in (egg, empty, odd):
-        index.publish(dist)
-    await world.page("mxa")
-    for dist in (egg, empty, odd):
-        await world.store_file(dist)
+    await world.mirror(egg, empty, odd, stored=[egg, empty, odd])
     assert await world.attestations("mxa") == []
     assert await accepted(world) == {dist.filename: dist.sha256 for dist in (egg, empty, odd)}
     assert await world.reports("mxa") == []
@@ -173,22 +153,16 @@ async def test_a_statement_that_nobody_would_take_is_not_made(world: World, inde
     assert (await world.mail(), world.postman.pokes) == ([], 0)
 
 
-async def test_an_index_that_is_not_attested_leaves_no_statement(live: Live, index: ScriptedIndex) -> None:
+async def test_an_index_that_is_not_attested_leaves_no_statement(live: Live) -> None:
     async with live(attests=False) as world:
-        index.publish(ONE)
-        await world.page("mxa")
-        await world.store_file(ONE)
+        await world.mirror(ONE, stored=[ONE])
         assert (await world.attestations("mxa"), await world.mail()) == ([], [])
         assert await accepted(world) == {ONE.filename: ONE.sha256}
 
 
-async def test_what_was_accepted_unattested_is_attested_when_that_is_wanted_later(
-    live: Live, index: ScriptedIndex
-) -> None:
-    index.publish(ONE)
+async def test_what_was_accepted_unattested_is_attested_when_that_is_wanted_later(live: Live) -> None:
     async with live(attests=False) as world:
-        await world.page("mxa")
-        await world.store_file(ONE)
+        await world.mirror(ONE, stored=[ONE])
     async with live() as world:
         await world.store_file(ONE)
         assert await world.attestations("mxa") == [ONE.sha256]
@@ -205,11 +179,10 @@ async def test_a_report_before_any_page_waits_for_one(world: World, index: Scrip
 async def test_a_report_while_upstream_is_away_waits_and_survives_a_restart(
     live: Live, index: ScriptedIndex, clock: ManualClock
 ) -> None:
-    index.publish(ONE)
     async with live() as world:
-        await world.page("mxa")
+        await world.mirror(ONE)
         index.off()
-        clock.pass_seconds(601)
+        world.later()
         await world.refused("mxa")
         await world.store_file(ONE)
         await world.settled()
@@ -222,13 +195,9 @@ async def test_a_report_while_upstream_is_away_waits_and_survives_a_restart(
         assert (await world.attestations("mxa"), await world.reports("mxa")) == ([ONE.sha256], [])
 
 
-async def test_a_report_on_a_stale_page_is_judged_by_a_fresh_one(
-    world: World, index: ScriptedIndex, clock: ManualClock
-) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
-    index.publish(OTHER_ONE)
-    clock.pass_seconds(601)
+async def test_a_report_on_a_stale_page_is_judged_by_a_fresh_one(world: World) -> None:
+    await world.mirror(ONE)
+    world.later(OTHER_ONE)
     await world.store_file(ONE)
     await world.settled()
     assert (await world.attestations("mxa"), await accepted(world), await world.reports("mxa")) == ([], {}, [])
@@ -263,21 +232,19 @@ async def test_a_report_that_comes_while_others_are_settled_is_settled_with_them
     assert (await world.attestations("mxa"), await world.reports("mxa")) == ([ONE.sha256], [])
 
 
-async def test_reports_on_a_project_that_is_not_there_do_not_wait_for_ever(world: World, index: ScriptedIndex) -> None:
+async def test_reports_on_a_project_that_is_not_there_do_not_wait_for_ever(world: World) -> None:
     await world.store_file(ONE)
     await world.settled()
     assert await world.reports("mxa") == []
 
 
 async def test_a_kept_file_from_the_cache_is_no_alarm(
-    live: Live, index: ScriptedIndex, clock: ManualClock, caplog: pytest.LogCaptureFixture
+    live: Live, index: ScriptedIndex, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with live(keep_removed=True) as world:
-        index.publish(ONE)
-        await world.page("mxa")
-        await world.store_file(ONE)
+        await world.mirror(ONE, stored=[ONE])
         index.remove(ONE)
-        clock.pass_seconds(601)
+        world.later()
         await world.page("mxa")
         caplog.clear()
         await world.store_file(ONE, source="cache")
@@ -303,21 +270,17 @@ async def test_a_kept_file_from_the_cache_is_no_alarm(
     ],
     ids=str,
 )
-async def test_a_report_that_cannot_be_true_is_refused(
-    world: World, index: ScriptedIndex, told: dict[str, Any]
-) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
+async def test_a_report_that_cannot_be_true_is_refused(world: World, told: dict[str, Any]) -> None:
+    await world.mirror(ONE)
     with pytest.raises(Problem):
         await world.store_file(ONE, **told)
     assert (await world.attestations("mxa"), await world.reports("mxa")) == ([], [])
 
 
 async def test_a_crash_before_the_commit_leaves_nothing_and_the_report_can_come_again(
-    world: World, index: ScriptedIndex, monkeypatch: pytest.MonkeyPatch
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
+    await world.mirror(ONE)
     fail_to_queue(world.store, monkeypatch)
     with pytest.raises(ZeroDivisionError):
         await world.store_file(ONE)
@@ -330,11 +293,9 @@ async def test_a_crash_before_the_commit_leaves_nothing_and_the_report_can_come_
     assert await world.attestations("mxa") == [ONE.sha256]
 
 
-async def test_sdists_are_attested_like_wheels(world: World, index: ScriptedIndex) -> None:
+async def test_sdists_are_attested_like_wheels(world: World) -> None:
     dist = sdist("mxa")
-    index.publish(dist)
-    await world.page("mxa")
-    await world.store_file(dist)
+    await world.mirror(dist, stored=[dist])
     assert await world.attestations("mxa") == [dist.sha256]
 
 

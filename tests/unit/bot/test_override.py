@@ -13,14 +13,19 @@ from matrix_pypi_bot.wire.digests import sha256_of
 from matrix_pypi_bot.wire.messages import Override, OverrideDone
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
-from tests.support.bot_world import Asked, ManualClock, ScriptedIndex, World
+from tests.support.bot_world import (
+    KEYS,
+    MXA,
+    ONE,
+    OTHER_ONE,
+    TWO,
+    Asked,
+    ManualClock,
+    ScriptedIndex,
+    World,
+)
 from tests.support.dists import wheel
 from tests.unit.bot.conftest import Live
-from tests.unit.bot.test_attest import KEYS
-
-ONE, TWO = wheel("mxa", "1.0"), wheel("mxa", "2.0")
-OTHER_ONE = wheel("mxa", "1.0", salt="other")
-MXA = ProjectName("mxa")
 
 
 async def say(
@@ -30,10 +35,8 @@ async def say(
     return await world.overrides.apply(Override(action=action, target=target, reason="looked at it", **told))
 
 
-async def test_a_quarantined_file_is_refused_at_once_and_released_again(world: World, index: ScriptedIndex) -> None:
-    index.publish(ONE)
-    index.publish(TWO)
-    await world.page("mxa")
+async def test_a_quarantined_file_is_refused_at_once_and_released_again(world: World) -> None:
+    await world.mirror(ONE, TWO)
     done = await say(world, "quarantine", ONE.filename)
     decision = done.decisions[ONE.filename]
     assert (done.scope, done.project, done.file, list(done.decisions)) == ("file", "mxa", ONE.filename, [ONE.filename])
@@ -49,8 +52,7 @@ async def test_a_quarantined_file_is_refused_at_once_and_released_again(world: W
 
 
 async def test_a_decision_is_a_signed_statement_in_the_log_and_no_mail(world: World, index: ScriptedIndex) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
+    await world.mirror(ONE)
     done = await say(world, "quarantine", ONE.filename)
     async with world.store.transaction() as tables:
         row = await tables.ledger.envelope(done.statement_id)
@@ -69,14 +71,11 @@ async def test_a_decision_is_a_signed_statement_in_the_log_and_no_mail(world: Wo
     assert await world.mail() == []
 
 
-async def test_a_quarantined_project_has_no_page_and_upstream_is_not_asked(
-    world: World, index: ScriptedIndex, clock: ManualClock
-) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
+async def test_a_quarantined_project_has_no_page_and_upstream_is_not_asked(world: World, index: ScriptedIndex) -> None:
+    await world.mirror(ONE)
     done = await say(world, "quarantine", "MxA")
     assert (done.scope, done.file, [one.rule for one in done.decisions.values()]) == ("project", None, ["R1"])
-    clock.pass_seconds(601)
+    world.later()
     problem = await world.refused("mxa")
     assert (problem.code, "looked at it" in problem.detail) == (ProblemCode.REFUSED, True)
     assert await world.rule(ONE) == ("R1", 403)
@@ -85,9 +84,7 @@ async def test_a_quarantined_project_has_no_page_and_upstream_is_not_asked(
     assert await world.rules("mxa") == {ONE.filename: "R8"}
 
 
-async def test_a_project_can_be_quarantined_before_anybody_asked_for_it(
-    live: Live, index: ScriptedIndex, clock: ManualClock
-) -> None:
+async def test_a_project_can_be_quarantined_before_anybody_asked_for_it(live: Live, index: ScriptedIndex) -> None:
     index.publish(ONE)
     async with live() as world:
         assert (await say(world, "quarantine", "mxa")).decisions == {}
@@ -107,8 +104,7 @@ async def test_a_release_is_the_exit_from_a_serial_that_no_honest_page_will_ever
         await world.page("mxa")
         await world.store_file(ONE)
         index.listings["mxa"].serial = honest
-        index.publish(TWO)
-        clock.pass_seconds(601)
+        world.later(TWO)
         assert await world.rules("mxa") == {ONE.filename: "R13"}
         [told] = [vars(record)["reason"] for record in caplog.records if "alarm" in record.message]
         assert told.endswith(
@@ -128,33 +124,27 @@ async def test_a_release_is_the_exit_from_a_serial_that_no_honest_page_will_ever
 async def test_after_a_release_the_first_page_is_where_serials_are_guarded_from_again(
     live: Live, index: ScriptedIndex, clock: ManualClock
 ) -> None:
-    index.publish(ONE)
     async with live() as world:
-        await world.page("mxa")
+        await world.mirror(ONE)
         clock.pass_seconds(1)
         await say(world, "release", "mxa")
     async with live() as world:
-        clock.pass_seconds(601)
+        world.later()
         await world.page("mxa")
         assert index.asked[-1] == Asked("mxa", None, no_cache=False)
         index.listings["mxa"].serial = 1
-        clock.pass_seconds(601)
+        world.later()
         assert (await world.refused("mxa")).code is ProblemCode.UPSTREAM_AWAY
         assert index.asked[-1].etag is not None
     async with live() as world:
-        clock.pass_seconds(601)
+        world.later()
         assert (await world.refused("mxa")).code is ProblemCode.UPSTREAM_AWAY
 
 
-async def test_an_approved_digest_is_the_exit_from_a_changed_one(
-    live: Live, index: ScriptedIndex, clock: ManualClock
-) -> None:
-    index.publish(ONE)
+async def test_an_approved_digest_is_the_exit_from_a_changed_one(live: Live, index: ScriptedIndex) -> None:
     async with live() as world:
-        await world.page("mxa")
-        await world.store_file(ONE)
-        index.publish(OTHER_ONE)
-        clock.pass_seconds(601)
+        await world.mirror(ONE, stored=[ONE])
+        world.later(OTHER_ONE)
         assert await world.rules("mxa") == {ONE.filename: "R3"}
         done = await say(world, "approve", ONE.filename)
         assert done.decisions[ONE.filename].rule == "R8"
@@ -163,17 +153,14 @@ async def test_an_approved_digest_is_the_exit_from_a_changed_one(
     async with live() as world:
         assert await world.rules("mxa") == {ONE.filename: "R8"}
         index.off()
-        clock.pass_seconds(601)
+        world.later()
         [entry] = (await world.page("mxa"))["files"]
         assert (entry["_decision"]["rule"], entry["hashes"]["sha256"]) == ("R13", OTHER_ONE.sha256)
 
 
-async def test_a_release_ends_an_approval(world: World, index: ScriptedIndex, clock: ManualClock) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
-    await world.store_file(ONE)
-    index.publish(OTHER_ONE)
-    clock.pass_seconds(601)
+async def test_a_release_ends_an_approval(world: World) -> None:
+    await world.mirror(ONE, stored=[ONE])
+    world.later(OTHER_ONE)
     await world.page("mxa")
     await say(world, "approve", ONE.filename)
     assert await world.rules("mxa") == {ONE.filename: "R8"}
@@ -182,21 +169,17 @@ async def test_a_release_ends_an_approval(world: World, index: ScriptedIndex, cl
 
 
 async def test_an_approved_digest_is_served_offline_although_it_was_never_stored(
-    world: World, index: ScriptedIndex, clock: ManualClock
+    world: World, index: ScriptedIndex
 ) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
+    await world.mirror(ONE)
     await say(world, "approve", ONE.filename, sha256=ONE.sha256)
     index.off()
-    clock.pass_seconds(601)
+    world.later()
     assert await world.rules("mxa") == {ONE.filename: "R13"}
 
 
-async def test_approving_another_digest_than_upstream_names_refuses_upstreams(
-    world: World, index: ScriptedIndex
-) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
+async def test_approving_another_digest_than_upstream_names_refuses_upstreams(world: World) -> None:
+    await world.mirror(ONE)
     await say(world, "approve", ONE.filename, sha256=OTHER_ONE.sha256)
     assert await world.rules("mxa") == {ONE.filename: "R3"}
 
@@ -215,10 +198,9 @@ async def test_approving_another_digest_than_upstream_names_refuses_upstreams(
     ids=str,
 )
 async def test_what_cannot_be_meant_is_refused_and_leaves_nothing(
-    world: World, index: ScriptedIndex, action: Any, target: str, told: dict[str, Any]
+    world: World, action: Any, target: str, told: dict[str, Any]
 ) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
+    await world.mirror(ONE)
     with pytest.raises(Problem) as raised:
         await say(world, action, target, **told)
     assert 400 <= raised.value.code.status < 500
@@ -227,7 +209,7 @@ async def test_what_cannot_be_meant_is_refused_and_leaves_nothing(
         assert await tables.ledger.leaves(0, 9) == []
 
 
-async def test_a_reason_is_one_clean_line_and_there_is_one(world: World, index: ScriptedIndex) -> None:
+async def test_a_reason_is_one_clean_line_and_there_is_one(world: World) -> None:
     with pytest.raises(Problem):
         await world.overrides.apply(Override(action="quarantine", target="mxa", reason=" \u202e \x00 "))
     await world.overrides.apply(Override(action="quarantine", target="mxa", reason="a\r\nX-Evil: \u202e1"))
@@ -264,12 +246,9 @@ async def test_policy_denies_files_digests_and_projects(live: Live, index: Scrip
         assert index.count("mxc") == 0
 
 
-async def test_everything_that_was_known_is_explained(world: World, index: ScriptedIndex, clock: ManualClock) -> None:
-    index.publish(ONE)
-    await world.page("mxa")
-    await world.store_file(ONE)
-    index.publish(OTHER_ONE)
-    clock.pass_seconds(601)
+async def test_everything_that_was_known_is_explained(world: World) -> None:
+    await world.mirror(ONE, stored=[ONE])
+    world.later(OTHER_ONE)
     await world.page("mxa")
     done = await say(world, "quarantine", ONE.filename)
     explanation = await world.explainer.explain(MXA, FileName(ONE.filename))
@@ -288,15 +267,10 @@ async def test_everything_that_was_known_is_explained(world: World, index: Scrip
     assert list((await world.explainer.explain(MXA)).files) == [ONE.filename]
 
 
-async def test_removed_files_are_explained_with_their_project(
-    world: World, index: ScriptedIndex, clock: ManualClock
-) -> None:
-    index.publish(ONE)
-    index.publish(TWO)
-    await world.page("mxa")
-    await world.store_file(ONE)
+async def test_removed_files_are_explained_with_their_project(world: World, index: ScriptedIndex) -> None:
+    await world.mirror(ONE, TWO, stored=[ONE])
     index.remove(ONE)
-    clock.pass_seconds(601)
+    world.later()
     await world.page("mxa")
     files = (await world.explainer.explain(MXA)).files
     assert {name: decision.rule for name, decision in files.items()} == {ONE.filename: "R10", TWO.filename: "R8"}
