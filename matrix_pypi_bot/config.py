@@ -27,7 +27,7 @@ from matrix_pypi_bot.process.settings import ConfigurationProblem, Section, load
 from matrix_pypi_bot.wire.names import FileName, InvalidName, ProjectName, normalise_project, parse_file_name
 
 EXAMPLE: Final = Path(__file__).with_name("example-config.yaml")
-FRONTEND_SECTIONS: Final = ("listen", "oracle", "storage", "upstream", "workers")
+FRONTEND_SECTIONS: Final = ("backends", "listen", "oracle", "peers", "storage", "upstream", "workers")
 MIN_BODY_BYTES: Final = 16 << 20  # a transaction is up to 100 events of 64 KiB and as many ephemeral ones
 
 _SERVER_NAME: Final = re.compile(r"([A-Za-z0-9.-]{1,230}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?", re.ASCII)
