@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -12,6 +12,7 @@ from typing import Final
 import aiohttp
 
 from index_frontend.ports import SourceAway, SourceGone, SourceWrong, Wanted
+from index_frontend.silent_hosts import FAILURES, PAUSE_SECONDS, SilentHosts
 from matrix_pypi_bot.process.outbound import ForbiddenAddress, Origin, Outbound, Unreachable, origin_of
 from matrix_pypi_bot.wire.problems import clean_line
 
@@ -32,6 +33,7 @@ class UpstreamSource:
 
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
+        self._silent = SilentHosts()
 
     def ways(self, wanted: Wanted) -> tuple[Wanted, ...]:
         """Each address alone."""
@@ -41,7 +43,7 @@ class UpstreamSource:
     async def fetch(self, wanted: Wanted, start: int = 0) -> AsyncIterator[UpstreamBody]:
         """The body from `start` on, from the first address of `wanted`."""
         async with AsyncExitStack() as stack:
-            body = UpstreamBody(self._outbound, stack, wanted, start)
+            body = UpstreamBody(self._outbound, self._silent, stack, wanted, start)
             await body.open()
             yield body
 
@@ -49,9 +51,12 @@ class UpstreamSource:
 class UpstreamBody:
     """An open transfer. When it breaks off it is taken up again once, by a range request, before anybody is told."""
 
-    def __init__(self, outbound: Outbound, stack: AsyncExitStack, wanted: Wanted, start: int) -> None:
+    def __init__(
+        self, outbound: Outbound, silent: SilentHosts, stack: AsyncExitStack, wanted: Wanted, start: int
+    ) -> None:
         self.size: int | None = None
         self._outbound = outbound
+        self._silent = silent
         self._stack = stack
         self._wanted = wanted
         self._position = start
@@ -66,10 +71,8 @@ class UpstreamBody:
             headers["Range"] = f"bytes={self._position}-"
             if self._etag is not None:
                 headers["If-Range"] = self._etag
-        opened = {Origin(origin) for origin in self._wanted.opened_origins}
-        request = self._outbound.request("GET", self._wanted.urls[0], headers=headers, opened=opened)
         try:
-            response = self._response = await self._stack.enter_async_context(request)
+            response = self._response = await self._ask(headers)
         except ForbiddenAddress as problem:
             raise self._wrong(problem.detail) from problem
         except Unreachable as problem:
@@ -78,6 +81,26 @@ class UpstreamBody:
             raise self._away(problem.detail) from problem
         self._judge_status(response.status)
         self._take_length(response)
+
+    async def _ask(self, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """The answer, unless its host is left alone now. Raises ForbiddenAddress, Unreachable or SourceAway."""
+        url, clock = self._wanted.urls[0], asyncio.get_running_loop().time
+        origin, began = origin_of(url), clock()
+        if not self._silent.allows(origin, began):
+            raise self._away(
+                f"no connection to it could be made {FAILURES} times, it is tried again in {PAUSE_SECONDS:g} s"
+            )
+        opened = {Origin(origin) for origin in self._wanted.opened_origins}
+        request = self._outbound.request("GET", url, headers=headers, opened=opened)
+        try:
+            response = await self._stack.enter_async_context(request)
+        except Unreachable as problem:
+            silent = _silent_host(problem.__cause__)
+            if silent is not None:
+                self._silent.failed(silent, began, clock())
+            raise
+        self._silent.answered(origin, clock())
+        return response
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """What comes. Raises SourceAway when it breaks off for the second time, or is too slow."""
@@ -152,3 +175,13 @@ class UpstreamBody:
 
     def _wrong(self, told: str) -> SourceWrong:
         return SourceWrong(self._line(told))
+
+
+def _silent_host(error: BaseException | None) -> Origin | None:
+    """Where a connection was not made in time: the address asked for, or one that it redirects to. aiohttp tells that in words only."""
+    if not isinstance(error, aiohttp.ConnectionTimeoutError):
+        return None
+    try:
+        return origin_of(str(error).rpartition(" ")[2])
+    except ForbiddenAddress:
+        return None

@@ -30,7 +30,7 @@ def problem_response(
         "X-Content-Type-Options": "nosniff",
         "Server": SERVER,
     }
-    if number == ProblemCode.ORACLE_AWAY.status:
+    if number in (ProblemCode.ORACLE_AWAY.status, ProblemCode.FILE_UNAVAILABLE.status):
         sent["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if headers:
         sent.update(headers)

@@ -27,7 +27,8 @@ def test_an_upstream_that_is_away_is_504_and_the_next_try_is_right(
 
 def test_an_upstream_that_is_off_is_504(upstream: Upstream, side: FileSide) -> None:
     upstream.off()
-    assert side.get(SMALL).status == 504
+    reply = side.get(SMALL)
+    assert (reply.status, reply.headers["retry-after"]) == (504, "5")
     upstream.mend()
     assert side.get(SMALL).body == SMALL.content
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
 
 from index_frontend import upstream as module
 from index_frontend.ports import SourceAway, SourceGone, SourceWrong, Wanted
+from index_frontend.silent_hosts import FAILURES
 from index_frontend.upstream import UpstreamSource
 from matrix_pypi_bot.process.outbound import Outbound, origin_of
 from matrix_pypi_bot.wire.digests import sha256_of
@@ -21,7 +24,9 @@ Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def source_of(answer: Answer, *, size: int | None = len(BODY)) -> AsyncIterator[tuple[UpstreamSource, Wanted]]:
+async def source_of(
+    answer: Answer, *, size: int | None = len(BODY), connect_timeout_seconds: float = 3
+) -> AsyncIterator[tuple[UpstreamSource, Wanted]]:
     """A source, and the file to ask it for, of a server that answers so."""
     runner = web.ServerRunner(web.Server(answer))
     await runner.setup()
@@ -36,7 +41,7 @@ async def source_of(answer: Answer, *, size: int | None = len(BODY)) -> AsyncIte
         name="mxa-1.0.zip",
         max_bytes=1 << 20,
     )
-    outbound = Outbound(user_agent="tests", read_timeout_seconds=1)
+    outbound = Outbound(user_agent="tests", connect_timeout_seconds=connect_timeout_seconds, read_timeout_seconds=1)
     yield UpstreamSource(outbound), wanted
     await outbound.close()
     await runner.cleanup()
@@ -216,3 +221,66 @@ async def test_what_is_not_http_is_a_wrong_answer_not_an_absent_one(raw: bytes) 
     async with source_of(answer) as (source, wanted):
         with pytest.raises(SourceWrong):
             await read(source, wanted)
+
+
+# Hosts where nobody is ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def deaf() -> Iterator[str]:
+    """An address where no connection is ever made: the queue is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with suppress(BlockingIOError):
+                waiting.connect(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/mxa-1.0.zip"
+
+
+async def told(source: UpstreamSource, wanted: Wanted, name: str) -> str:
+    """Why a file of that name cannot be had, without what is the same each time."""
+    with pytest.raises(SourceAway) as caught:
+        await read(source, replace(wanted, name=name))
+    return caught.value.detail.removeprefix(f"matrix-pypi: {name} from {origin_of(wanted.urls[0])}: ")
+
+
+async def test_a_host_where_no_connection_is_made_is_left_alone_for_a_while_and_no_other_host_is() -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=BODY)
+
+    async with source_of(answer, connect_timeout_seconds=0.2) as (source, well):
+        with deaf() as url:
+            lost = replace(well, urls=(url,), opened_origins=frozenset({origin_of(url)}))
+            reasons = [await told(source, lost, f"mx{number}.zip") for number in range(FAILURES + 2)]
+            assert [reason.startswith("Connection timeout") for reason in reasons] == [True] * FAILURES + [False] * 2
+            assert reasons[-1] == "no connection to it could be made 3 times, it is tried again in 5 s"
+            assert await read(source, well) == BODY
+
+
+async def test_a_redirect_to_where_nobody_is_closes_no_way_to_the_host_that_redirects() -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if request.rel_url.path == "/lost":
+            return web.Response(status=302, headers={"Location": url})
+        return web.Response(body=BODY)
+
+    with deaf() as url:
+        async with source_of(answer, connect_timeout_seconds=0.2) as (source, well):
+            elsewhere = frozenset({*well.opened_origins, origin_of(url)})
+            lost = replace(well, urls=(f"{origin_of(well.urls[0])}/lost",), opened_origins=elsewhere)
+            reasons = [await told(source, lost, "mxl.zip") for _ in range(FAILURES + 1)]
+            assert [reason.startswith("Connection timeout") for reason in reasons] == [True] * (FAILURES + 1)
+            assert await read(source, well) == BODY
+
+
+async def test_a_host_that_refuses_connections_is_asked_each_time() -> None:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=BODY)
+
+    async with source_of(answer) as (source, well):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            url = f"http://127.0.0.1:{free.getsockname()[1]}/mxa-1.0.zip"
+        lost = replace(well, urls=(url,), opened_origins=frozenset({origin_of(url)}))
+        reasons = {await told(source, lost, "mxa.zip") for _ in range(FAILURES + 2)}
+    assert not any("tried again" in reason for reason in reasons)
