@@ -98,7 +98,7 @@ class Incoming:
                     self.transfer.grow(memory, self._tally.released)
         finally:
             sharing.cancel()
-            await asyncio.wait([sharing])
+            await _ended(sharing)
 
     async def _share(self, memory: bytearray) -> None:
         """Writes what is there after `ALONE_SECONDS`, and then what comes, until cancelled."""
@@ -182,7 +182,7 @@ class _Batches:
         """Nothing is being taken any more when it returns, whatever came of it."""
         if self._taking is not None:
             self._waiting.clear()
-            await asyncio.wait([self._taking])
+            await _ended(self._taking)
             if not self._taking.cancelled():
                 self._taking.exception()
 
@@ -191,3 +191,12 @@ class _Batches:
             batch = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
             self._waiting, self._waiting_bytes = [], 0
             await self._take(batch)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Returns when it has, also to a caller who is cancelled: nobody may throw a part away that is being written to."""
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

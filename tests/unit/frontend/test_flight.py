@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 
@@ -340,6 +341,40 @@ async def test_a_short_file_that_comes_at_once_is_written_in_one_piece() -> None
     async with world(Scripted(), store=WrittenBy(Counting)) as here:
         assert await read(here.fills.join(wanted(), None)) == BODY
     assert Counting.pieces == 1
+
+
+async def test_a_fetch_that_is_stopped_throws_nothing_away_that_is_still_being_written() -> None:
+    class Slow(MemoryWriter):
+        is_writing = asyncio.Event()
+        ended: ClassVar[list[str]] = []
+
+        async def write(self, data: bytes) -> None:
+            Slow.is_writing.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for _ in range(5):  # as a thread that cannot be stopped
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.sleep(0.01)
+                Slow.ended.append("written")
+
+    class Noting(WrittenBy):
+        @asynccontextmanager
+        async def writer(self, sha256: Sha256) -> AsyncIterator[MemoryWriter | Held | None]:
+            async with super().writer(sha256) as writer:
+                try:
+                    yield writer
+                finally:
+                    Slow.ended.append("thrown away")
+
+    source = Scripted(holds=100_000)
+    async with world(source, store=Noting(Slow)) as here:
+        async with reading(here.fills.join(wanted(), None)) as transfer:
+            await Slow.is_writing.wait()
+            source.go.set()
+            await transfer.until(len(BODY) - TAIL_BYTES - 1)  # all of it is there, and the fetch waits for the write
+        await here.fills.close()
+    assert Slow.ended == ["written", "thrown away"]
 
 
 async def test_a_short_file_that_could_not_be_shared_on_its_way_is_stored_when_it_is_whole() -> None:
