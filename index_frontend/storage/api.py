@@ -7,8 +7,9 @@ given and all it gives is checked around it (`storage.verified`), so it need not
         async def put(self, content, chunks): # optional: whatever is overridden is a capability
             ...
 
-Register it as an entry point of the group `matrix_pypi.storage`; its value is called with the backend's name in the configuration and
-the mapping under that name, and returns the backend, or raises `Misconfigured`. `docs/storage-backends.md` walks through one.
+Register it as an entry point of the group `matrix_pypi.storage`. Its value is called, without I/O, with the backend's name in the
+configuration and the mapping under that name without `type`, in which paths have been made absolute (`folder`, `path`, `file` and keys
+that end in `_` and one of these). It returns the backend, or raises `Misconfigured`. `docs/storage-backends.md` walks through one.
 """
 
 from __future__ import annotations
@@ -119,9 +120,13 @@ class Unsupported(BackendProblem):
 
 
 class Misconfigured(BackendProblem):
-    """Its section of the configuration makes no sense, or no such backend is installed."""
+    """Its section of the configuration makes no sense, or no such backend is installed. `key` is the one that is wrong."""
 
     code = ProblemCode.CONFIGURATION
+
+    def __init__(self, detail: str, *, backend: str, key: str = "", hint: str = "") -> None:
+        super().__init__(detail, backend=backend, hint=hint)
+        self.key = key
 
 
 class StorageBackend(abc.ABC):
