@@ -13,7 +13,7 @@ from index_frontend.serve_plan import Wanted
 from matrix_pypi_bot.wire.cids import Cid
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Decision, Observed, ProjectDocument, Stored
-from matrix_pypi_bot.wire.names import FilePath, ProjectName
+from matrix_pypi_bot.wire.names import FileName, FilePath, ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 __all__ = [
@@ -72,6 +72,10 @@ class Oracle(Protocol):
         Raises Problem: 404 when no page names that path (after one refresh by the bot), 504 when the bot is away and nothing
         valid is held. A refusal is not a Problem: it is the Decision itself.
         """
+        ...
+
+    async def standing_of(self, project: ProjectName, file: FileName) -> Decision:
+        """The same of a file by its name, for those who have its bytes and know no path. Raises as `standing`."""
         ...
 
     def projects(self, revision: str | None) -> AbstractAsyncContextManager[ProjectNames]:

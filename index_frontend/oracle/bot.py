@@ -73,9 +73,10 @@ class HttpBot:
             raw = await _body(response, MAX_DOCUMENT_BYTES) if response.status == 200 else None
             return _page_answer(response.headers, raw, revision)
 
-    async def decision(self, project: ProjectName, file: FileName, path: str) -> Decision:
+    async def decision(self, project: ProjectName, file: FileName, path: str | None) -> Decision:
         """See the port."""
-        async with self._asked("GET", f"/decide/{project}/{quote(file)}?path={quote(path)}") as response:
+        query = "" if path is None else f"?path={quote(path)}"
+        async with self._asked("GET", f"/decide/{project}/{quote(file)}{query}") as response:
             return _decoded(Decision, await _body(response, MAX_ERROR_BYTES))
 
     @asynccontextmanager

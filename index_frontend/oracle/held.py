@@ -9,7 +9,7 @@ from typing import Final, Generic, TypeVar
 from index_frontend.oracle.link import PageAnswer
 from index_frontend.ports import Page
 from matrix_pypi_bot.wire.messages import Decision, PageFile, ProjectDocument, decode_as
-from matrix_pypi_bot.wire.names import FilePath, ProjectName
+from matrix_pypi_bot.wire.names import FileName, FilePath, ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 # What a decoded document takes beside its bytes; measured on pages of 10 and of 5,000 files.
@@ -71,6 +71,7 @@ class HeldPage:
     stale: bool
     looked: bool = False  # whether the bot asked upstream for the answer that this came with
     _decisions: dict[str, Decision] = field(default_factory=dict)
+    _keys: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, project: ProjectName, raw: bytes, answer: PageAnswer, now: float) -> HeldPage:
@@ -113,6 +114,13 @@ class HeldPage:
             found = self._decisions[key] = self._decision_of(file)
         return found
 
+    def path_of(self, name: str) -> str | None:
+        """The path of the file called `name`, None when the page does not name it."""
+        if not self._keys:
+            self._keys = {file.filename: key for key, file in self.files.items()}
+        key = self._keys.get(name)
+        return None if key is None else self.files[key].path
+
     def _decision_of(self, file: PageFile) -> Decision:
         metadata = file.core_metadata.get("sha256") if isinstance(file.core_metadata, dict) else None
         return Decision(
@@ -141,6 +149,11 @@ class HeldPage:
 def key_of(path: FilePath) -> str:
     """What a file and its metadata are found by: `<64 hex>/<file>`."""
     return f"{path.address}/{path.file}"
+
+
+def key_of_name(project: ProjectName, file: FileName) -> str:
+    """What a file is found by whose path nobody told; no path's key is like it."""
+    return f"{project}:{file}"
 
 
 def _key_of_path(path: str) -> str:

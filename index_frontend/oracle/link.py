@@ -42,8 +42,8 @@ class BotLink(Protocol):
         """The project's document; `revision` is what the caller holds, `refresh` asks for a look at upstream first."""
         ...
 
-    async def decision(self, project: ProjectName, file: FileName, path: str) -> Decision:
-        """The decision on the file at `path`. Raises Problem with status 404 when no page of the project names it."""
+    async def decision(self, project: ProjectName, file: FileName, path: str | None) -> Decision:
+        """The decision on the file, at `path` if one is given. Raises Problem with status 404 when no page of the project names it."""
         ...
 
     def projects(self, revision: str | None) -> AbstractAsyncContextManager[ProjectNames]:

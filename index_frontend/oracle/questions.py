@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from index_frontend.oracle.flights import Flights
-from index_frontend.oracle.held import HeldPage, key_of
+from index_frontend.oracle.held import HeldPage, key_of, key_of_name
 from index_frontend.oracle.link import BotAway, BotBroken, BotLink
 from index_frontend.oracle.memory import Memory
 from index_frontend.oracle.pulse import Pulse
@@ -77,6 +77,11 @@ class Questions:
         """The decision on one file, under way."""
         return self._flights.join(("file", key_of(path)), lambda: self._fetch_decision(path))
 
+    def decision_of(self, project: ProjectName, file: FileName) -> asyncio.Task[Decision]:
+        """The decision on one file by its name, under way."""
+        key = key_of_name(project, file)
+        return self._flights.join(("file", key), lambda: self._fetch_decision_of(project, file, key))
+
     async def wait(self, task: asyncio.Task[V], *, patient: bool) -> V:
         """What `task` gives. Raises BotAway when that takes longer than it is worth waiting; the task goes on."""
         begun, short = self._clock(), self._patience.short_seconds
@@ -123,6 +128,19 @@ class Questions:
         except Problem:
             return None  # the page is refused or gone: of the file itself the bot may know more
         return page.decision(key_of(path))
+
+    async def _fetch_decision_of(self, project: ProjectName, file: FileName, key: str) -> Decision:
+        epoch, heard = self._memory.epoch, self._memory.heard
+        try:
+            with self._feeling_the_pulse():
+                decision = await self._link.decision(project, file, None)
+        except Problem as problem:
+            if problem.code.status == 404 and heard == self._memory.heard:
+                self._memory.keep_absence(key, problem, self._clock() + FILE_ABSENCE_SECONDS)
+            raise
+        if epoch == self._memory.epoch:
+            self._memory.keep_decision(key, decision, self._clock())
+        return decision
 
     async def _from_candidates(self, path: FilePath) -> Decision:
         text, key = file_path(path.address, path.file), key_of(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final
 
-from index_frontend.oracle.held import Bounded, HeldPage, key_of
+from index_frontend.oracle.held import Bounded, HeldPage, key_of, key_of_name
 from index_frontend.oracle.link import BotAway, BotLink
 from index_frontend.oracle.memory import Memory
 from index_frontend.oracle.pulse import Pulse
@@ -17,7 +18,7 @@ from index_frontend.oracle.questions import Patience, Questions
 from index_frontend.oracle.stream import follow
 from index_frontend.ports import Page, ProjectNames
 from matrix_pypi_bot.wire.messages import Decision, Observed, Stored
-from matrix_pypi_bot.wire.names import FilePath, ProjectName
+from matrix_pypi_bot.wire.names import FileName, FilePath, ProjectName, parse_file_path
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 log = logging.getLogger(__name__)
@@ -85,14 +86,17 @@ class BotOracle:
 
     async def standing(self, path: FilePath) -> Decision:
         """See the port."""
-        key = key_of(path)
-        if self._pulse.is_live and (valid := self._valid(key)) is not None:
-            return valid
-        known = self._known(key)
-        if known is not None and self._pulse.is_away:
-            self._questions.decision(path)  # as above
-            return known
-        return await self._asked_decision(path, key, patient=known is None)
+        return await self._standing(key_of(path), path.file, lambda: self._questions.decision(path))
+
+    async def standing_of(self, project: ProjectName, file: FileName) -> Decision:
+        """See the port."""
+        held = self._memory.page(project)
+        path = None if held is None else held.path_of(file)
+        if path is not None:
+            return await self.standing(parse_file_path(path))
+        return await self._standing(
+            key_of_name(project, file), file, lambda: self._questions.decision_of(project, file)
+        )
 
     def projects(self, revision: str | None) -> AbstractAsyncContextManager[ProjectNames]:
         """See the port."""
@@ -134,11 +138,22 @@ class BotOracle:
                 return replace(page, remaining_seconds=0.0)
         raise AssertionError("unreachable")
 
-    async def _asked_decision(self, path: FilePath, key: str, *, patient: bool) -> Decision:
+    async def _standing(self, key: str, file: FileName, ask: Callable[[], asyncio.Task[Decision]]) -> Decision:
+        if self._pulse.is_live and (valid := self._valid(key)) is not None:
+            return valid
+        known = self._known(key)
+        if known is not None and self._pulse.is_away:
+            ask()  # as above
+            return known
+        return await self._asked_decision(key, file, ask, patient=known is None)
+
+    async def _asked_decision(
+        self, key: str, file: FileName, ask: Callable[[], asyncio.Task[Decision]], *, patient: bool
+    ) -> Decision:
         """The bot's answer, or what was decided before when there is none; not one that a withdrawal of the file overtook."""
         try:
             for _ in range(_ASKS):
-                decision = await self._questions.wait(self._questions.decision(path), patient=patient)
+                decision = await self._questions.wait(ask(), patient=patient)
                 if not decision.serves or self._memory.is_kept(decision):
                     return decision
         except BotAway as away:
@@ -150,7 +165,7 @@ class BotOracle:
             if problem.code is not ProblemCode.UPSTREAM_AWAY:
                 raise
             raise _unavailable(problem) from problem
-        told = f"matrix-pypi: the decision on {path.file} changes while it is asked for, try again"
+        told = f"matrix-pypi: the decision on {file} changes while it is asked for, try again"
         raise Problem(told, code=ProblemCode.FILE_UNAVAILABLE)
 
     def _valid(self, key: str) -> Decision | None:

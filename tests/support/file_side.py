@@ -32,7 +32,7 @@ from index_frontend.storage.filestore.disk import Disk
 from index_frontend.upstream import UpstreamSource
 from matrix_pypi_bot.process.outbound import Outbound, origin_of
 from matrix_pypi_bot.wire.messages import Decision, Observed, PageState, ProjectDocument, Stored
-from matrix_pypi_bot.wire.names import FilePath, ProjectName, file_path, parse_file_path
+from matrix_pypi_bot.wire.names import FileName, FilePath, ProjectName, file_path, parse_file_path
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 from tests.support.dists import Dist
 from tests.support.http_client import Reply, ask
@@ -81,6 +81,13 @@ class ScriptedOracle:
         if found is None:
             raise Problem("matrix-pypi: no page names this path", code=ProblemCode.NOT_FOUND)
         return found
+
+    async def standing_of(self, project: ProjectName, file: FileName) -> Decision:
+        """See ports.Oracle."""
+        for decision in self.decisions.values():
+            if (decision.project, decision.file) == (project, file):
+                return decision
+        raise Problem("matrix-pypi: no page names this file", code=ProblemCode.NOT_FOUND)
 
     async def page(self, project: ProjectName, *, refresh: bool = False) -> Page:
         """An empty page; looking at upstream again is what matters here."""

@@ -72,7 +72,7 @@ class ScriptedBot:
             seq=seq,
         )
 
-    async def decision(self, project: ProjectName, file: FileName, path: str) -> Decision:
+    async def decision(self, project: ProjectName, file: FileName, path: str | None) -> Decision:
         """See BotLink."""
         self.asked.append(("decide", project, file))
         found = self.decisions.get(file)

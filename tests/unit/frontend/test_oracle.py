@@ -558,3 +558,45 @@ async def test_the_names_of_all_projects_come_from_the_bot(world: World) -> None
         assert [name async for batch in names.batches for name in batch] == ["mxa", "mxb"]
     async with world.oracle.projects(names.revision) as again:
         assert again.unchanged
+
+
+# By name -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_on_a_held_page_is_known_by_its_name_without_asking(world: World) -> None:
+    world.bot.publish("mxa", [ENTRY], revision="r1")
+    await world.oracle.page(MXA)
+    assert await world.oracle.standing_of(MXA, WHEEL.file) == await world.oracle.standing(WHEEL)
+    assert world.bot.asked == [("page", "mxa")]
+
+
+async def test_a_file_without_its_page_is_asked_about_by_its_name_once(world: World) -> None:
+    decided = world.decided(WHEEL)
+    assert [await world.oracle.standing_of(MXA, WHEEL.file) for _ in range(3)] == [decided] * 3
+    assert world.bot.asked == [("decide", "mxa", WHEEL.file)]
+
+
+async def test_a_file_known_by_its_name_is_asked_about_again_as_soon_as_it_is_withdrawn(world: World) -> None:
+    world.decided(WHEEL)
+    await world.oracle.standing_of(MXA, WHEEL.file)
+    refused = world.decided(WHEEL, action="refuse", http=403, rule="R3", seq=2)
+    await world.change(2, "r2", withdrawn=(WHEEL.file,))
+    assert await world.oracle.standing_of(MXA, WHEEL.file) == refused
+
+
+async def test_a_name_that_no_page_has_is_refused(world: World) -> None:
+    for _ in range(2):
+        with pytest.raises(Problem) as caught:
+            await world.oracle.standing_of(MXA, WHEEL.file)
+        assert caught.value.code is ProblemCode.NOT_FOUND
+    assert world.bot.asked == [("decide", "mxa", WHEEL.file)]
+
+
+async def test_while_the_bot_is_away_a_name_stands_as_it_did_unless_withdrawn(world: World) -> None:
+    decided = world.decided(WHEEL)
+    await world.oracle.standing_of(MXA, WHEEL.file)
+    await world.go_away()
+    assert await world.oracle.standing_of(MXA, WHEEL.file) == decided
+    with pytest.raises(Problem) as caught:
+        await world.oracle.standing_of(MXA, SECOND.file)
+    assert caught.value.code is ProblemCode.FILE_UNAVAILABLE
