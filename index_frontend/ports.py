@@ -95,8 +95,8 @@ class Oracle(Protocol):
 class Held:
     """A complete, verified file in the store.
 
-    `path` is None where a store keeps no file of its own; `modified_ns` is the file's time when it was verified: another one, or
-    another size, and it is not taken for verified any more.
+    `path` is None where a store keeps no file of its own; `modified_ns` and `changed_ns` (which nobody can set) are the file's times when
+    it was verified: another one, or another size, and it is not taken for verified any more.
     """
 
     sha256: Sha256
@@ -104,6 +104,7 @@ class Held:
     cid: Cid
     path: Path | None = None
     modified_ns: int = 0
+    changed_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import BinaryIO, Final
 
-from index_frontend.ports import Damaged, DigestMismatch, Held, Verified
-from matrix_pypi_bot.wire.cids import Cid, CidBuilder
+from index_frontend.ports import BlockPlace, Damaged, DigestMismatch, Held, Verified
+from matrix_pypi_bot.wire.cids import Block, Cid, CidBuilder
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Stored
 
 WRONG_SECONDS: Final = 60.0
+MAX_PLACES: Final = 16
 
 
 class MemoryPart:
@@ -48,11 +49,11 @@ class MemoryPart:
 class MemoryWriter:
     """Writes one object of a MemoryStore."""
 
-    def __init__(self, sha256: Sha256, objects: dict[Sha256, tuple[Held, bytes]]) -> None:
+    def __init__(self, sha256: Sha256, keep: Callable[[Held, bytes, list[Block]], None]) -> None:
         self.size = 0
         self.now = MemoryPart()
         self._sha256 = sha256
-        self._objects = objects
+        self._keep = keep
 
     def part(self) -> MemoryPart:
         """The part itself."""
@@ -79,9 +80,12 @@ class MemoryWriter:
             raise DigestMismatch(
                 "other bytes were verified", expected=self._sha256, actual=verified.sha256, size=self.size
             )
-        held = Held(sha256=self._sha256, size=self.size, cid=_cid(self.now.data))
+        blocks: list[Block] = []
+        builder = CidBuilder(on_block=blocks.append)
+        builder.update(self.now.data)
+        held = Held(sha256=self._sha256, size=self.size, cid=builder.finish())
         self.now.committed = held
-        self._objects[self._sha256] = (held, bytes(self.now.data))
+        self._keep(held, bytes(self.now.data), blocks)
         return held
 
 
@@ -91,6 +95,7 @@ class MemoryStore:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._objects: dict[Sha256, tuple[Held, bytes]] = {}
+        self._blocks: dict[Cid, dict[Sha256, Block]] = {}
         self._wanted: dict[tuple[str, str, Sha256], None] = {}
         self._writing: dict[Sha256, MemoryWriter] = {}
         self._wrong: dict[Sha256, float] = {}
@@ -123,7 +128,7 @@ class MemoryStore:
         elif (held := self.held(sha256)) is not None:
             yield held
         else:
-            writer = self._writing[sha256] = MemoryWriter(sha256, self._objects)
+            writer = self._writing[sha256] = MemoryWriter(sha256, self._keep)
             try:
                 yield writer
             finally:
@@ -171,8 +176,31 @@ class MemoryStore:
         """Kept, so that it is not noted again."""
         self._reports[stored.project, stored.file, stored.sha256] = (stored, True)
 
+    async def places_of(self, cid: Cid) -> tuple[BlockPlace, ...]:
+        """From a dict."""
+        blocks = list(self._blocks.get(cid, {}).items())[:MAX_PLACES]
+        return tuple(_place(sha256, block) for sha256, block in blocks)
 
-def _cid(data: bytearray) -> Cid:
-    builder = CidBuilder()
-    builder.update(data)
-    return builder.finish()
+    async def read_block(self, place: BlockPlace) -> bytes:
+        """A slice of the file, or the node as it was made. Raises Damaged."""
+        block = self._blocks.get(place.cid, {}).get(place.sha256)
+        if block is None:
+            raise Damaged(f"the stored file {place.sha256} is gone")
+        if block.data is not None:
+            return block.data
+        return self._objects[place.sha256][1][block.offset : block.offset + block.size]
+
+    async def askers_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
+        """In order of asking."""
+        return tuple((one.project, one.file) for one, done in self._reports.values() if done and one.sha256 == sha256)
+
+    def _keep(self, held: Held, data: bytes, blocks: list[Block]) -> None:
+        self._objects[held.sha256] = (held, data)
+        for block in blocks:
+            self._blocks.setdefault(block.cid, {}).setdefault(held.sha256, block)
+
+
+def _place(sha256: Sha256, block: Block) -> BlockPlace:
+    if block.data is None:
+        return BlockPlace(cid=block.cid, sha256=sha256, size=block.size, offset=block.offset)
+    return BlockPlace(cid=block.cid, sha256=sha256, size=len(block.data), offset=None)

@@ -1,6 +1,7 @@
 """The embedded default: plain files by their sha256, in one folder that any number of worker processes share.
 
 files/ab/cd/<sha256>    complete, verified, read-only
+nodes/<cid>            the inner nodes of files of more than one leaf; made anew when they are lost
 tmp/<sha256>.part       one on its way in; `<sha256>.lock` says whose, and how long it will be
 index.sqlite            what is known of the files, and what the bot has not been told yet; may be thrown away at any time
 """

@@ -111,7 +111,7 @@ class Index:
             outcomes = [work(self._writer) for work in works]
             self._writer.execute("COMMIT")
             return outcomes
-        except sqlite3.Error:
+        except BaseException:
             with suppress(sqlite3.Error):
                 self._writer.execute("ROLLBACK")
             raise
@@ -141,7 +141,7 @@ def _open(layout: Layout, distrusted: int | None = None) -> tuple[sqlite3.Connec
     with _locked(layout.index_lock):
         try:
             if layout.index.exists() and layout.index.stat().st_ino != distrusted:
-                return _connect(layout.index, look=True), False
+                return _sound(layout.index)
         except sqlite3.Error as error:
             if _kind(error) in _BUSY:
                 raise _problem(error) from error
@@ -152,24 +152,39 @@ def _open(layout: Layout, distrusted: int | None = None) -> tuple[sqlite3.Connec
             raise _problem(error) from error
 
 
+def _sound(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """The index at `path`, and whether its files have to be found again: after an update. Raises sqlite3.Error."""
+    connection = _connect(path)
+    try:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version in rows.MIGRATIONS:
+            _make(connection, rows.MIGRATIONS[version])
+        elif version != rows.VERSION:
+            raise sqlite3.DatabaseError(f"version {version}, not {rows.VERSION}")  # noqa: TRY301 - closes like any other
+        rows.check(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection, version != rows.VERSION
+
+
+def _make(connection: sqlite3.Connection, tables: str) -> None:
+    connection.executescript(f"BEGIN; {tables} PRAGMA user_version = {rows.VERSION}; COMMIT;")
+
+
 def _create(path: Path) -> sqlite3.Connection:
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     connection = _connect(path)
-    connection.executescript(f"BEGIN; {rows.SCHEMA} PRAGMA user_version = {rows.VERSION}; COMMIT;")
+    _make(connection, rows.SCHEMA + rows.FILES)
     return connection
 
 
-def _connect(path: Path, *, look: bool = False) -> sqlite3.Connection:
-    """A connection in autocommit mode, to be used in any one thread; `look` raises sqlite3.Error for another version's tables."""
+def _connect(path: Path) -> sqlite3.Connection:
+    """A connection in autocommit mode, to be used in any one thread."""
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        if look:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version != rows.VERSION:
-                raise sqlite3.DatabaseError(f"version {version}, not {rows.VERSION}")  # noqa: TRY301 - closes like any other
-            rows.check(connection)
     except BaseException:
         connection.close()
         raise

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from matrix_pypi_bot.wire.cids import Cid, InvalidCid, parse_cid
 from matrix_pypi_bot.wire.digests import InvalidDigest, Sha256, parse_sha256
+
+_OURS: Final = (".part", ".node", ".lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,11 @@ class Layout:
     def files(self) -> Path:
         """Complete files."""
         return self.root / "files"
+
+    @property
+    def nodes(self) -> Path:
+        """Inner nodes of the files of more than one leaf."""
+        return self.root / "nodes"
 
     @property
     def tmp(self) -> Path:
@@ -43,18 +52,34 @@ class Layout:
         """The file while it is being written."""
         return self.root / "tmp" / f"{sha256}.part"
 
+    def node(self, cid: Cid) -> Path:
+        """An inner node."""
+        return self.root / "nodes" / cid
+
+    def node_part(self, sha256: Sha256) -> Path:
+        """A node of the file while it is being written."""
+        return self.root / "tmp" / f"{sha256}.node"
+
     def lock(self, sha256: Sha256) -> Path:
         """Locked by the process that writes the file; holds the length of the whole once it is known."""
         return self.root / "tmp" / f"{sha256}.lock"
 
     def unfinished(self) -> Iterator[Sha256]:
         """Every object of which something lies in tmp."""
-        names = {entry.name.partition(".")[0] for entry in self.tmp.iterdir() if entry.suffix in (".part", ".lock")}
+        names = {entry.name.partition(".")[0] for entry in self.tmp.iterdir() if entry.suffix in _OURS}
         return _digests(names)
 
     def complete(self) -> Iterator[Sha256]:
         """Every object that lies in files."""
         return _digests(path.name for path in self.files.glob("??/??/*"))
+
+    def all_nodes(self) -> Iterator[Cid]:
+        """Every node that lies in nodes."""
+        for path in self.nodes.iterdir():
+            try:
+                yield parse_cid(path.name)
+            except InvalidCid:  # not ours
+                continue
 
 
 def _digests(names: set[str] | Iterator[str]) -> Iterator[Sha256]:

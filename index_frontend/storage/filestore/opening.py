@@ -47,7 +47,7 @@ async def open_filestore(folder: Path, *, disk: Disk | None = None) -> AsyncIter
 
 
 def _prepare(layout: Layout, disk: Disk) -> Index:
-    for folder in (layout.files, layout.tmp):
+    for folder in (layout.files, layout.nodes, layout.tmp):
         for changed in disk.make_folders(folder):
             disk.sync_folder(changed)
     for sha256 in layout.unfinished():
@@ -55,6 +55,7 @@ def _prepare(layout: Layout, disk: Disk) -> Index:
         if claim is not None:  # else a living process is at work on it
             try:
                 disk.remove(layout.part(sha256))
+                disk.remove(layout.node_part(sha256))
             finally:
                 claim.release()
     return Index(layout)

@@ -12,15 +12,15 @@ from typing import Final
 from index_frontend.ports import DigestMismatch, Held, StorageBroken, StorageProblem, Verified
 from index_frontend.storage.filestore.claims import Claim, told_length
 from index_frontend.storage.filestore.disk import Disk
+from index_frontend.storage.filestore.graph import Graph, GraphBuilder
 from index_frontend.storage.filestore.layout import Layout
+from index_frontend.storage.filestore.nodes import Nodes
 from index_frontend.storage.filestore.threads import in_thread
-from matrix_pypi_bot.wire.cids import UNIXFS_V1_2025, Cid, CidBuilder, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256
 
 log = logging.getLogger(__name__)
 
 _NOWAIT: Final[int | None] = getattr(os, "RWF_NOWAIT", None)
-_ONE_LEAF_BYTES: Final = UNIXFS_V1_2025.chunk_bytes
 
 
 class FilePart:
@@ -87,7 +87,7 @@ class FileWriter:
         layout: Layout,
         disk: Disk,
         threads: Executor,
-        keep: Callable[[Held], Awaitable[None]],
+        keep: Callable[[Held, Graph], Awaitable[None]],
     ) -> None:
         self.size = 0
         self.sha256 = sha256
@@ -97,7 +97,7 @@ class FileWriter:
         self._threads = threads
         self._keep = keep
         self._descriptor: int | None = None
-        self._cid = _FileCid()
+        self._graph = GraphBuilder()
 
     def part(self) -> FilePart:
         """Reads what has been written; there must have been a `write`."""
@@ -134,13 +134,13 @@ class FileWriter:
         if verified != Verified(self.sha256, size):
             told = f"{size} bytes were written of an object that was to be {self.sha256}"
             raise DigestMismatch(told, expected=self.sha256, actual=verified.sha256, size=size)
-        held = await in_thread(self._threads, self._publish, whole or b"")
-        await self._keep(held)
+        held, graph = await in_thread(self._threads, self._publish, whole or b"")
+        await self._keep(held, graph)
         return held
 
     def _throw_away(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
-        self.size, self._cid = 0, _FileCid()
+        self.size, self._graph = 0, GraphBuilder()
         if descriptor is not None:
             os.close(descriptor)
             self._disk.remove(self._layout.part(self.sha256))
@@ -155,47 +155,30 @@ class FileWriter:
                 self._throw_away()
             raise
         self.size += len(data)
-        self._cid.update(data)
+        self._graph.update(data)
 
-    def _publish(self, rest: bytes | bytearray) -> Held:
+    def _publish(self, rest: bytes | bytearray) -> tuple[Held, Graph]:
         if rest or self._descriptor is None:
             self._append(rest)
         assert self._descriptor is not None
+        graph = self._graph.finish(self.sha256)
+        Nodes(self._layout, self._disk).write(self.sha256, graph)
         target = self._layout.file(self.sha256)
         changed = self._disk.make_folders(target.parent)
         self._disk.seal(self._descriptor)
         self._disk.sync(self._descriptor)
-        modified_ns = os.fstat(self._descriptor).st_mtime_ns
         self._disk.publish(self._layout.part(self.sha256), target)
+        stat = os.fstat(self._descriptor)  # renaming is a change
         os.close(self._descriptor)
         self._descriptor = None
         for folder in (target.parent, *changed):
             self._disk.sync_folder(folder)
-        cid = self._cid.finish(self.sha256)
-        return Held(sha256=self.sha256, size=self.size, cid=cid, path=target, modified_ns=modified_ns)
-
-
-class _FileCid:
-    """The CID of a file as it is written. The sha256 alone tells that of one leaf: nothing is hashed before there is a second."""
-
-    def __init__(self) -> None:
-        self._first_leaf: list[bytes | bytearray] = []
-        self._first_bytes = 0
-        self._builder: CidBuilder | None = None
-
-    def update(self, data: bytes | bytearray) -> None:
-        """Takes the next part."""
-        if self._builder is not None:
-            self._builder.update(data)
-            return
-        self._first_leaf.append(data)
-        self._first_bytes += len(data)
-        if self._first_bytes > _ONE_LEAF_BYTES:
-            self._builder = CidBuilder()
-            for piece in self._first_leaf:
-                self._builder.update(piece)
-            self._first_leaf.clear()
-
-    def finish(self, sha256: Sha256) -> Cid:
-        """The CID of all of it, whose sha256 this is."""
-        return raw_cid(sha256) if self._builder is None else self._builder.finish()
+        held = Held(
+            sha256=self.sha256,
+            size=self.size,
+            cid=graph.cid,
+            path=target,
+            modified_ns=stat.st_mtime_ns,
+            changed_ns=stat.st_ctime_ns,
+        )
+        return held, graph

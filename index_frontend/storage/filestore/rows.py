@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
+from index_frontend.storage.filestore import block_rows
+from index_frontend.storage.filestore.graph import Graph
 from matrix_pypi_bot.wire.cids import Cid
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Stored
 
-VERSION: Final = 1
+VERSION: Final = 2
+
+FILES: Final = """
+CREATE TABLE files (
+    id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, cid TEXT NOT NULL,
+    modified_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL, used INTEGER NOT NULL
+);
+CREATE INDEX files_by_use ON files (used);
+CREATE TABLE blocks (
+    cid BLOB NOT NULL, file INTEGER NOT NULL, offset INTEGER, size INTEGER NOT NULL, PRIMARY KEY (cid, file)
+) WITHOUT ROWID;
+CREATE INDEX blocks_by_file ON blocks (file);
+CREATE INDEX reports_by_digest ON reports (sha256);
+"""
+"""`blocks`: of files of more than one leaf; `offset` is NULL for a node. `used`: a count that grows, not a time."""
 
 SCHEMA: Final = """
-CREATE TABLE files (
-    sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, cid TEXT NOT NULL, modified_ns INTEGER NOT NULL
-) WITHOUT ROWID;
 CREATE TABLE reports (
     id INTEGER PRIMARY KEY, project TEXT NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL, size INTEGER NOT NULL,
     cid TEXT NOT NULL, source TEXT NOT NULL, reported INTEGER NOT NULL DEFAULT 0, UNIQUE (project, file, sha256)
@@ -29,6 +43,9 @@ CREATE TABLE wanted (
 CREATE TABLE wrong (sha256 TEXT PRIMARY KEY, at_seconds REAL NOT NULL) WITHOUT ROWID;
 """
 
+MIGRATIONS: Final = {1: "DROP TABLE files;" + FILES}
+"""From each earlier version to this one. The files are looked at anew, what the bot was told is kept."""
+
 _STORED_COLUMNS: Final = "project, file, sha256, size, cid, source"
 
 
@@ -39,11 +56,13 @@ class FileRow:
     size: int
     cid: Cid
     modified_ns: int
+    changed_ns: int
 
 
 def check(connection: sqlite3.Connection) -> None:
     """Raises sqlite3.Error when a table or a column is missing."""
-    connection.execute("SELECT sha256, size, cid, modified_ns FROM files LIMIT 1").fetchone()
+    connection.execute("SELECT id, sha256, size, cid, modified_ns, changed_ns, used FROM files LIMIT 1").fetchone()
+    connection.execute("SELECT cid, file, offset, size FROM blocks LIMIT 1").fetchone()
     connection.execute(f"SELECT id, {_STORED_COLUMNS}, reported FROM reports LIMIT 1").fetchone()  # noqa: S608 - a constant
     connection.execute("SELECT project, file, sha256 FROM wanted LIMIT 1").fetchone()
     connection.execute("SELECT sha256, at_seconds FROM wrong LIMIT 1").fetchone()
@@ -51,21 +70,27 @@ def check(connection: sqlite3.Connection) -> None:
 
 def get_file(connection: sqlite3.Connection, sha256: Sha256) -> FileRow | None:
     """The row of a file, None when there is none."""
-    row = connection.execute("SELECT size, cid, modified_ns FROM files WHERE sha256 = ?", (sha256,)).fetchone()
-    return None if row is None else FileRow(row[0], Cid(row[1]), row[2])
+    query = "SELECT size, cid, modified_ns, changed_ns FROM files WHERE sha256 = ?"
+    row = connection.execute(query, (sha256,)).fetchone()
+    return None if row is None else FileRow(row[0], Cid(row[1]), *row[2:])
 
 
-def put_file(connection: sqlite3.Connection, sha256: Sha256, row: FileRow) -> None:
-    """Writes the row, in place of an older one; what was wrong with earlier transfers is forgotten."""
+def put_file(connection: sqlite3.Connection, sha256: Sha256, row: FileRow, graph: Graph) -> None:
+    """Writes the rows of a file and its blocks, in place of older ones; what was wrong with earlier transfers is forgotten."""
     connection.execute(
-        "INSERT OR REPLACE INTO files (sha256, size, cid, modified_ns) VALUES (?, ?, ?, ?)",
-        (sha256, row.size, row.cid, row.modified_ns),
+        """INSERT INTO files (sha256, size, cid, modified_ns, changed_ns, used)
+        VALUES (?, ?, ?, ?, ?, (SELECT coalesce(max(used), 0) + 1 FROM files))
+        ON CONFLICT (sha256) DO UPDATE SET size = excluded.size, cid = excluded.cid,
+            modified_ns = excluded.modified_ns, changed_ns = excluded.changed_ns""",
+        (sha256, row.size, row.cid, row.modified_ns, row.changed_ns),
     )
+    block_rows.put_blocks(connection, sha256, graph)
     connection.execute("DELETE FROM wrong WHERE sha256 = ?", (sha256,))
 
 
-def drop_file(connection: sqlite3.Connection, sha256: Sha256) -> None:
-    """The file is not there any more."""
+def drop_file(connection: sqlite3.Connection, sha256: Sha256, forget: Callable[[Cid], None]) -> None:
+    """The file is not there any more; `forget` is told of every node that no other file has. It must not raise."""
+    block_rows.drop_blocks(connection, sha256, forget)
     connection.execute("DELETE FROM files WHERE sha256 = ?", (sha256,))
 
 
@@ -125,3 +150,9 @@ def was_wrong(connection: sqlite3.Connection, sha256: Sha256, now_seconds: float
         (sha256, now_seconds - keep_seconds, now_seconds),
     ).fetchone()
     return row is not None
+
+
+def askers_of(connection: sqlite3.Connection, sha256: Sha256) -> tuple[tuple[str, str], ...]:
+    """(project, file) of what the bot knows that clients were given."""
+    query = "SELECT project, file FROM reports WHERE sha256 = ? AND reported ORDER BY id"
+    return tuple(connection.execute(query, (sha256,)).fetchall())

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,41 +14,36 @@ from typing import BinaryIO, Final
 
 from cachetools import LRUCache
 
-from index_frontend.ports import Damaged, Held, StorageBroken, StorageProblem
-from index_frontend.storage.filestore import rows
+from index_frontend.ports import BlockPlace, Damaged, Held, StorageBroken, StorageProblem
+from index_frontend.storage.filestore import block_rows, rows
 from index_frontend.storage.filestore.claims import Claim, told_length, try_claim
 from index_frontend.storage.filestore.disk import Disk, told
+from index_frontend.storage.filestore.graph import SMALL_BYTES, Graph, GraphBuilder
 from index_frontend.storage.filestore.index import Index, Work
 from index_frontend.storage.filestore.layout import Layout
+from index_frontend.storage.filestore.nodes import Nodes
+from index_frontend.storage.filestore.notes import Notes
 from index_frontend.storage.filestore.part import FilePart, FileWriter
 from index_frontend.storage.filestore.threads import in_thread
-from matrix_pypi_bot.wire.cids import CidBuilder
+from matrix_pypi_bot.wire.cids import RAW, Cid, raw_cid, split_cid
 from matrix_pypi_bot.wire.digests import Sha256
-from matrix_pypi_bot.wire.messages import Stored
 
 log = logging.getLogger(__name__)
 
 KNOWN_FILES: Final = 50_000
-WRONG_SECONDS: Final = 60.0
+MAX_PLACES: Final = 16
 _READ_BYTES: Final = 1 << 20
 
 
-class FileStore:
-    """Files by sha256. Open it with `open_filestore`."""
+class FileStore(Notes):
+    """Files by sha256, and their blocks by CID. Open it with `open_filestore`."""
 
-    def __init__(
-        self,
-        layout: Layout,
-        index: Index,
-        disk: Disk,
-        threads: Executor,
-        monotonic: Callable[[], float] = time.monotonic,  # the same clock in all processes of a machine
-    ) -> None:
+    def __init__(self, layout: Layout, index: Index, disk: Disk, threads: Executor) -> None:
+        super().__init__(index)
         self._layout = layout
-        self._index = index
         self._disk = disk
         self._threads = threads
-        self._monotonic = monotonic
+        self._nodes = Nodes(layout, disk)
         self._known: LRUCache[Sha256, Held] = LRUCache(KNOWN_FILES)
 
     def held(self, sha256: Sha256) -> Held | None:
@@ -77,7 +71,7 @@ class FileStore:
         except OSError as error:
             raise Damaged(f"cannot open the stored file {held.sha256}: {error.strerror}") from error
         stat = os.fstat(descriptor)
-        if (stat.st_size, stat.st_mtime_ns) != (held.size, held.modified_ns):
+        if (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) != (held.size, held.modified_ns, held.changed_ns):
             os.close(descriptor)
             raise Damaged(f"the stored file {held.sha256} was changed after it was stored")
         return os.fdopen(descriptor, "rb", buffering=0)
@@ -110,45 +104,33 @@ class FileStore:
             return None
         return FilePart(descriptor, partial(told_length, self._layout.lock(sha256)), self._threads)
 
-    async def note_wrong(self, sha256: Sha256) -> None:
-        """In the index, by a clock that all processes of this machine share."""
-        now, keep = self._monotonic(), WRONG_SECONDS
+    async def places_of(self, cid: Cid) -> tuple[BlockPlace, ...]:
+        """From the index; of a file of one leaf, from its sha256. Raises StorageBroken."""
+        places = await self._index.read(partial(block_rows.places_of, cid=cid, limit=MAX_PLACES))
+        parts = split_cid(cid)
+        if parts.codec == RAW and (held := await self.find(parts.sha256)) is not None and held.size <= SMALL_BYTES:
+            places.insert(0, BlockPlace(cid=cid, sha256=held.sha256, size=held.size, offset=0))
+        return tuple(places[:MAX_PLACES])
+
+    async def read_block(self, place: BlockPlace) -> bytes:
+        """Raises Damaged. A node that is lost is made anew; a leaf is as right as its file was when it was looked at last."""
+        held = await self.find(place.sha256)
+        if held is None:
+            raise Damaged(f"the stored file {place.sha256} is gone")
+        if place.offset is not None:
+            return await in_thread(self._threads, self._read_leaf, held, place.offset, place.size)
         try:
-            await self._index.write(partial(rows.note_wrong, sha256=sha256, now_seconds=now, keep_seconds=keep))
-        except StorageProblem as problem:
-            log.warning("store cannot note a wrong transfer", extra={"sha256": sha256, "cause": problem.detail})
+            return await in_thread(self._threads, self._nodes.read, place.cid)
+        except Damaged:
+            await self.recheck(place.sha256)
+            return await in_thread(self._threads, self._nodes.read, place.cid)
 
-    async def was_wrong(self, sha256: Sha256) -> bool:
-        """False when the index cannot be asked."""
-        now, keep = self._monotonic(), WRONG_SECONDS
-        try:
-            return await self._index.read(partial(rows.was_wrong, sha256=sha256, now_seconds=now, keep_seconds=keep))
-        except StorageProblem:
-            return False
-
-    async def note_asked(self, stored: Stored) -> bool:
-        """In the index. Raises StorageBroken."""
-        return await self._index.write(partial(rows.note_asked, stored=stored), durable=True)
-
-    async def note_wanted(self, project: str, file: str, sha256: Sha256) -> None:
-        """In the index, safe from a kill but not from a power cut. Raises StorageBroken."""
-        await self._index.write(partial(rows.note_wanted, project=project, file=file, sha256=sha256))
-
-    async def forget_wanted(self, project: str, file: str, sha256: Sha256) -> None:
-        """In the index. Raises StorageBroken."""
-        await self._index.write(partial(rows.forget_wanted, project=project, file=file, sha256=sha256))
-
-    async def wanted(self, limit: int = 500) -> list[tuple[str, str, Sha256]]:
-        """From the index. Raises StorageBroken."""
-        return await self._index.read(partial(rows.wanted, limit=limit))
-
-    async def unreported(self, limit: int = 500) -> list[Stored]:
-        """From the index. Raises StorageBroken."""
-        return await self._index.read(partial(rows.unreported, limit=limit))
-
-    async def reported(self, stored: Stored) -> None:
-        """In the index. Raises StorageBroken."""
-        await self._index.write(partial(rows.mark_reported, stored=stored))
+    def _read_leaf(self, held: Held, offset: int, size: int) -> bytes:
+        with self.open(held) as file, told("read", held.path):
+            data = os.pread(file.fileno(), size, offset)
+        if len(data) != size:
+            raise Damaged(f"the stored file {held.sha256} is shorter than its block at {offset}")
+        return data
 
     async def check(self) -> None:
         """Raises StorageFull or StorageBroken when nothing can be stored now."""
@@ -197,51 +179,79 @@ class FileStore:
         return await self._adopt(sha256)
 
     async def _adopt(self, sha256: Sha256) -> Held | None:
-        """Hashes what lies in the file's place: right, it gets its row; wrong, it is removed. Under the claim."""
+        """Hashes what lies in the file's place: right, it gets its row and nodes; wrong, it is removed. Under the claim."""
         path = self._layout.file(sha256)
         self._known.pop(sha256, None)
-        row = await in_thread(self._threads, _hashed, path, sha256)
-        if row is not None:
-            await self._write_row(partial(rows.put_file, sha256=sha256, row=row))
-            return self._remember(sha256, row)
+        held, graph = await in_thread(self._threads, _hashed, path, sha256)
+        if held is not None:
+            await self._keep(held, graph)
+            return held
         if os.access(path, os.F_OK):
             log.error("stored file is damaged, removed", extra={"sha256": sha256})
             await in_thread(self._threads, self._disk.remove, path)
-        await self._write_row(partial(rows.drop_file, sha256=sha256))
+        await self._write_row(partial(rows.drop_file, sha256=sha256, forget=self._forget_node))
         return None
 
-    async def _keep(self, held: Held) -> None:
-        """A file has just been published."""
-        row = rows.FileRow(held.size, held.cid, held.modified_ns)
-        self._remember(held.sha256, row)
-        await self._write_row(partial(rows.put_file, sha256=held.sha256, row=row))
+    async def _keep(self, held: Held, graph: Graph) -> None:
+        """A file is here and right. Best effort: without its row it is hashed anew when somebody asks, without a node, too."""
+        self._known[held.sha256] = held
+        row = rows.FileRow(held.size, held.cid, held.modified_ns, held.changed_ns)
+        await self._write_row(partial(rows.put_file, sha256=held.sha256, row=row, graph=graph))
+        if not graph.nodes:
+            return
+        try:  # who deleted a file with the same node meanwhile had not seen our row; an earlier version kept none
+            await in_thread(self._threads, self._nodes.write, held.sha256, graph)
+        except StorageProblem as problem:
+            log.warning("store cannot write a node", extra={"sha256": held.sha256, "cause": problem.detail})
 
     async def _write_row(self, work: Work[None]) -> None:
-        """Best effort: a file without its row is hashed anew when somebody asks for it."""
+        """Best effort."""
         try:
             await self._index.write(work)
         except StorageProblem:
             log.exception("store cannot write its index")
 
+    def _forget_node(self, cid: Cid) -> None:
+        """No file has the node any more. Called inside the transaction that found so: who wants it has his row, or will look."""
+        try:
+            self._nodes.remove(cid)
+        except StorageProblem as problem:
+            log.warning("store cannot remove a node", extra={"cause": problem.detail})
+
     def _remember(self, sha256: Sha256, row: rows.FileRow) -> Held:
-        held = Held(
-            sha256=sha256, size=row.size, cid=row.cid, path=self._layout.file(sha256), modified_ns=row.modified_ns
+        held = self._known[sha256] = Held(
+            sha256=sha256,
+            size=row.size,
+            cid=row.cid,
+            path=self._layout.file(sha256),
+            modified_ns=row.modified_ns,
+            changed_ns=row.changed_ns,
         )
-        self._known[sha256] = held
         return held
 
 
-def _hashed(path: Path, sha256: Sha256) -> rows.FileRow | None:
-    """What there is to know of the file, if it is what its name says; None if not, or if there is none. Raises StorageBroken."""
-    digest, builder = hashlib.sha256(), CidBuilder()
+def _hashed(path: Path, sha256: Sha256) -> tuple[Held | None, Graph]:
+    """The file, if it is what its name says; None if not, or if there is none. Raises StorageBroken."""
+    digest, builder = hashlib.sha256(), GraphBuilder()
     try:
         with told("read", path), path.open("rb", buffering=0) as file:
-            modified_ns = os.fstat(file.fileno()).st_mtime_ns
+            stat = os.fstat(file.fileno())
             while chunk := file.read(_READ_BYTES):
                 digest.update(chunk)
                 builder.update(chunk)
     except StorageBroken as problem:
         if isinstance(problem.__cause__, FileNotFoundError):
-            return None
+            return None, Graph(raw_cid(sha256))
         raise
-    return rows.FileRow(builder.size, builder.finish(), modified_ns) if digest.hexdigest() == sha256 else None
+    graph = builder.finish(sha256)
+    if digest.hexdigest() != sha256:
+        return None, graph
+    held = Held(
+        sha256=sha256,
+        size=builder.size,
+        cid=graph.cid,
+        path=path,
+        modified_ns=stat.st_mtime_ns,
+        changed_ns=stat.st_ctime_ns,
+    )
+    return held, graph

@@ -17,7 +17,7 @@ from index_frontend.storage.filestore import FileStore, open_filestore
 from index_frontend.storage.filestore.claims import Claim
 from index_frontend.storage.filestore.disk import Disk, told
 from index_frontend.storage.filestore.index import Index
-from index_frontend.storage.filestore.store import WRONG_SECONDS
+from index_frontend.storage.filestore.notes import WRONG_SECONDS
 from matrix_pypi_bot.wire.cids import raw_cid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from matrix_pypi_bot.wire.messages import Stored
@@ -70,7 +70,7 @@ async def test_files_lie_read_only_by_their_digest_and_nothing_else_stays(tmp_pa
     path = path_of(tmp_path, DIGEST)
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (BODY, 0o444)
     assert list((tmp_path / "tmp").iterdir()) == []
-    assert {entry.name for entry in tmp_path.iterdir()} == {"files", "tmp", "index.sqlite", "index.lock"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"files", "nodes", "tmp", "index.sqlite", "index.lock"}
 
 
 async def test_files_and_reports_outlive_the_process(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""What the store remembers of transfers and of what the bot was told: the part of `ports.ContentStore` that is no file."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from index_frontend.ports import StorageProblem
+from index_frontend.storage.filestore import rows
+from index_frontend.storage.filestore.index import Index
+from matrix_pypi_bot.wire.digests import Sha256
+from matrix_pypi_bot.wire.messages import Stored
+
+log = logging.getLogger(__name__)
+
+WRONG_SECONDS: Final = 60.0
+
+
+class Notes:
+    """Questions to the index, each a row or a few."""
+
+    def __init__(self, index: Index, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._index = index
+        self._monotonic = monotonic  # the same clock in all processes of a machine
+
+    async def note_wrong(self, sha256: Sha256) -> None:
+        """In the index, by a clock that all processes of this machine share."""
+        now, keep = self._monotonic(), WRONG_SECONDS
+        try:
+            await self._index.write(partial(rows.note_wrong, sha256=sha256, now_seconds=now, keep_seconds=keep))
+        except StorageProblem as problem:
+            log.warning("store cannot note a wrong transfer", extra={"sha256": sha256, "cause": problem.detail})
+
+    async def was_wrong(self, sha256: Sha256) -> bool:
+        """False when the index cannot be asked."""
+        now, keep = self._monotonic(), WRONG_SECONDS
+        try:
+            return await self._index.read(partial(rows.was_wrong, sha256=sha256, now_seconds=now, keep_seconds=keep))
+        except StorageProblem:
+            return False
+
+    async def note_asked(self, stored: Stored) -> bool:
+        """In the index. Raises StorageBroken."""
+        return await self._index.write(partial(rows.note_asked, stored=stored), durable=True)
+
+    async def note_wanted(self, project: str, file: str, sha256: Sha256) -> None:
+        """In the index, safe from a kill but not from a power cut. Raises StorageBroken."""
+        await self._index.write(partial(rows.note_wanted, project=project, file=file, sha256=sha256))
+
+    async def forget_wanted(self, project: str, file: str, sha256: Sha256) -> None:
+        """In the index. Raises StorageBroken."""
+        await self._index.write(partial(rows.forget_wanted, project=project, file=file, sha256=sha256))
+
+    async def wanted(self, limit: int = 500) -> list[tuple[str, str, Sha256]]:
+        """From the index. Raises StorageBroken."""
+        return await self._index.read(partial(rows.wanted, limit=limit))
+
+    async def unreported(self, limit: int = 500) -> list[Stored]:
+        """From the index. Raises StorageBroken."""
+        return await self._index.read(partial(rows.unreported, limit=limit))
+
+    async def reported(self, stored: Stored) -> None:
+        """In the index. Raises StorageBroken."""
+        await self._index.write(partial(rows.mark_reported, stored=stored))
+
+    async def askers_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
+        """From the index. Raises StorageBroken."""
+        return await self._index.read(partial(rows.askers_of, sha256=sha256))
