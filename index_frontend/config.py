@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from msgspec import Meta, field
+from msgspec import Meta, field, structs
 
+from index_frontend.storage.api import Misconfigured
+from index_frontend.storage.registry import make_backends
 from matrix_pypi_bot.process.logs import LoggingSettings
 from matrix_pypi_bot.process.setting_types import (
     Bytes,
@@ -19,10 +21,15 @@ from matrix_pypi_bot.process.setting_types import (
     TimeoutSeconds,
     Workers,
 )
-from matrix_pypi_bot.process.settings import Section, load_settings
+from matrix_pypi_bot.process.settings import ConfigurationProblem, Section, load_settings, place_of
 
 EXAMPLE: Final = Path(__file__).with_name("example-config.yaml")
 BOT_SECTIONS: Final = ("homeserver", "appservice", "database", "organisation", "index", "policy", "rooms", "api")
+EMBEDDED: Final = "file"
+"""What the store in `storage.folder` is called among the backends."""
+
+BackendName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9]*([-_][a-z0-9]+)*$", max_length=40)]
+_PATH_KEYS: Final = ("folder", "path", "file")
 
 
 class ListenSettings(Section, frozen=True, kw_only=True):
@@ -59,16 +66,39 @@ class UpstreamSettings(Section, frozen=True, kw_only=True):
 
 
 class Settings(Section, frozen=True, kw_only=True):
-    """Everything the frontend can be told."""
+    """Everything the frontend can be told. `backends` are other stores by their names; what a section holds is its plug-in's affair."""
 
     oracle: OracleSettings
     storage: StorageSettings
     listen: ListenSettings = field(default_factory=ListenSettings)
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
+    backends: dict[BackendName, dict[str, Any]] = field(default_factory=dict)
     workers: Workers = 1
     logging: LoggingSettings = field(default_factory=LoggingSettings)
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """The settings in `path` with the overrides of `environ`. Raises ConfigurationProblem."""
-    return load_settings(path, Settings, environ=environ, foreign_sections=BOT_SECTIONS, example=EXAMPLE)
+    """The settings in `path` with the overrides of `environ`; plug-ins have looked at theirs. Raises ConfigurationProblem."""
+    settings = load_settings(path, Settings, environ=environ, foreign_sections=BOT_SECTIONS, example=EXAMPLE)
+    backends = {name: _with_paths(section, path.parent.absolute()) for name, section in settings.backends.items()}
+    if EMBEDDED in backends:
+        where = place_of(path, ("backends", EMBEDDED))
+        raise ConfigurationProblem(
+            f"{where}: that is the name of the store in storage.folder", hint="take another name"
+        )
+    try:
+        make_backends(backends)
+    except Misconfigured as problem:
+        where = place_of(path, ("backends", problem.backend, *filter(None, (problem.key,))))
+        raise ConfigurationProblem(f"{where}: {problem.detail.partition(': ')[2]}", hint=problem.hint) from problem
+    return structs.replace(settings, backends=backends)
+
+
+def _with_paths(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths in a plug-in's section made absolute: values of `folder`, `path`, `file`, and of keys that end in `_` and one of these."""
+    return {
+        key: str(folder / Path(value).expanduser())
+        if isinstance(value, str) and value and str(key).rpartition("_")[2] in _PATH_KEYS
+        else value
+        for key, value in section.items()
+    }

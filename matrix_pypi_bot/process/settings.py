@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec.inspect import (
     CustomType,
+    DictType,
     Field,
     LiteralType,
     StrType,
@@ -32,7 +33,15 @@ from msgspec.inspect import (
 from matrix_pypi_bot.process.secret_files import create_secret, read_secret
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode, clean_line
 
-__all__ = ["ENVIRONMENT_PREFIX", "ConfigurationProblem", "Section", "create_secret", "load_settings", "read_secret"]
+__all__ = [
+    "ENVIRONMENT_PREFIX",
+    "ConfigurationProblem",
+    "Section",
+    "create_secret",
+    "load_settings",
+    "place_of",
+    "read_secret",
+]
 
 ENVIRONMENT_PREFIX: Final = "MATRIX_PYPI__"
 MAX_FILE_BYTES: Final = 1 << 20  # a configuration is a few kilobytes; this only keeps a wrong `-c` from eating memory
@@ -44,7 +53,8 @@ _KEY_IN_PATH: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The root of every settings class. Fields are Sections, numbers, strings, `Path`s (made absolute) and tuples of these."""
+    """The root of every settings class. Fields are Sections, numbers, strings, `Path`s (made absolute), tuples of these, and
+    mappings whose keys are the operator's own names."""
 
 
 class ConfigurationProblem(Problem):
@@ -71,7 +81,7 @@ def load_settings(
     assert isinstance(info, StructType)
     tree = source.parse()
     for section in info.fields:
-        if isinstance(section.type, StructType) and tree.get(section.name, "") is None:
+        if isinstance(section.type, StructType | DictType) and tree.get(section.name, "") is None:
             tree[section.name] = {}  # `logging:` with every key commented out means its defaults
     _refuse_unknown(tree, info, (), source)
     source.override(tree, info, environ, frozenset(foreign_sections))
@@ -79,6 +89,11 @@ def load_settings(
         return msgspec.convert(tree, kind, dec_hook=_from_string(path.parent.absolute()))
     except msgspec.ValidationError as error:
         raise source.wrong_value(str(error), info) from error
+
+
+def place_of(path: Path, keys: KeyPath) -> str:
+    """E.g. `config.yaml, line 12: backends.office.url`, for whoever finds a value wrong that was right as far as its type goes."""
+    return _Source(path, _read(path, None)).where(keys)
 
 
 class _Source:
@@ -221,6 +236,10 @@ def _leaf(info: StructType, keys: tuple[str, ...], variable: str) -> Field:
     here: Type = info
     field: Field | None = None
     for depth, key in enumerate(keys):
+        if isinstance(here, DictType) and key:  # whatever it is called
+            field = Field(key, key, here.value_type)
+            here = field.type
+            continue
         fields = {field.name: field for field in here.fields} if isinstance(here, StructType) else {}
         if key not in fields:
             before = ENVIRONMENT_PREFIX + "".join(f"{known.upper()}__" for known in keys[:depth])
@@ -228,7 +247,7 @@ def _leaf(info: StructType, keys: tuple[str, ...], variable: str) -> Field:
             raise ConfigurationProblem(f"the environment variable {clean_line(variable)} overrides no key", hint=near)
         field = fields[key]
         here = field.type
-    if field is None or isinstance(field.type, StructType):
+    if field is None or isinstance(field.type, StructType | DictType):
         raise ConfigurationProblem(f"the environment variable {variable} names a section: add __ and the key")
     return field
 
