@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from matrix_pypi_bot.devstack.kubo import find_binary
+from tests.support.npm import npm_folder
+
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -29,7 +32,8 @@ def _docker_answers() -> bool:
 
 COMPONENTS: dict[str, Callable[[], bool]] = {
     "PostgreSQL": lambda: postgres_binaries() is not None,
-    "Kubo": lambda: shutil.which("ipfs") is not None,
+    "Kubo": lambda: find_binary() is not None,
+    "npm clients": lambda: npm_folder() is not None,
     "Chromium": lambda: any(map(shutil.which, CHROMIUM_NAMES)),
     "Docker": _docker_answers,
 }
