@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import components
+from tests.support.kubo import Kubo, nodes
 from tests.support.postgres import Cluster, cluster
 
 # How long an example takes says something about the machine: in a fresh clone the first text waits for a table of characters.
@@ -36,3 +37,17 @@ def postgres_url(postgres_cluster: Cluster) -> Iterator[str]:
     """The URL of an empty PostgreSQL database of this test's own."""
     with postgres_cluster.fresh_database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def kubo_swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Kubo]]:
+    """Two Kubo nodes that share a swarm key and have not been told of one another; skips the test when there is no Kubo."""
+    components.require("Kubo")
+    with nodes(tmp_path_factory.mktemp("kubo"), 2) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kubo(kubo_swarm: list[Kubo]) -> Kubo:
+    """A Kubo node for all tests: what one puts there the others may find."""
+    return kubo_swarm[0]

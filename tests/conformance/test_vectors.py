@@ -29,10 +29,10 @@ from matrix_pypi_bot.core.signers import SigningKey
 from matrix_pypi_bot.core.tlog import inclusion_proof, leaf_hash
 from matrix_pypi_bot.wire.cids import PROFILES, CidBuilder, raw_cid
 from matrix_pypi_bot.wire.digests import sha256_of
+from tests.support.cid_vectors import CIDS, counted
 
 VECTORS = Path(__file__).parent / "vectors"
 TRUST = json.loads((VECTORS / "trust_vectors.json").read_text())
-CIDS = json.loads((VECTORS / "cid_vectors.json").read_text())
 DECISIONS = [json.loads(line) for line in (VECTORS / "decide_vectors.jsonl").read_text().splitlines()]
 KEYS = {
     key["keyid"]: {name: key[name] for name in ("public", "org", "roles", "projects")}
@@ -77,14 +77,6 @@ def test_a_file_is_decided(number: int) -> None:
     assert answer({"op": "decide", **vector["in"]}) == vector["out"]
 
 
-def _counted(size: int) -> Iterator[bytes]:
-    """The vectors' own data: sha256 of a counter, in blocks."""
-    for start in range(0, size, BLOCK):
-        numbers = range(start // 32, (min(start + BLOCK, size) + 31) // 32)
-        block = b"".join(hashlib.sha256(b"matrix-pypi-cid-vector" + n.to_bytes(8, "big")).digest() for n in numbers)
-        yield block[: size - start]
-
-
 def _keystream(seed: str | None, size: int) -> Iterator[bytes]:
     """The data of IPIP-499's fixtures: a ChaCha20 key stream."""
     if seed is None:
@@ -105,7 +97,7 @@ def _slow_above(size: int) -> tuple[pytest.MarkDecorator, ...]:
 def test_a_file_has_its_cid_in_every_profile(vector: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "file"
     with path.open("wb") as file:
-        file.writelines(_counted(vector["size"]))
+        file.writelines(counted(vector["size"]))
     told = {profile: answer({"op": "cid", "path": str(path), "profile": profile}) for profile in vector["cids"]}
     assert told == {
         profile: {"cid": cid, "sha256": vector["sha256"], "size": vector["size"]}

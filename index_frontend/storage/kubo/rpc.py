@@ -191,7 +191,8 @@ class KuboRpc:
     async def dag_import(self, car: AsyncIterator[bytes], *, pin_roots: bool) -> frozenset[str]:
         """Takes the blocks of a CAR over, and returns the CIDs of its roots. Raises what `car` does, StorageFull, WrongContent.
 
-        A root that cannot be pinned, because a block below it is missing, comes under a status 200: that is WrongContent.
+        With `pin_roots`, a root that cannot be pinned comes under a status 200: that is WrongContent. Kubo searches its network for
+        blocks that are missing below one, and is silent meanwhile: `pin` afterwards does not.
         """
         params = {"pin-roots": str(pin_roots).lower(), "stats": "false", **self._announce}
         roots = set()

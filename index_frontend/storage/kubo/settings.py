@@ -44,22 +44,19 @@ class KuboSettings(Section, frozen=True, kw_only=True):
         try:
             return read_secret(self.token_file)
         except SecretProblem as problem:
-            raise Misconfigured(problem.detail, backend=backend, hint=problem.hint) from problem
+            raise Misconfigured(problem.detail, backend=backend, key="token_file", hint=problem.hint) from problem
 
 
-def parse_settings(backend: str, section: Mapping[str, Any], folder: Path | None = None) -> KuboSettings:
-    """The section of the configuration as settings; relative paths are relative to `folder` (default: where the process runs).
-
-    Raises Misconfigured, which names the key.
-    """
-    base = folder or Path.cwd()
+def parse_settings(backend: str, section: Mapping[str, Any]) -> KuboSettings:
+    """The section of the configuration as settings. Raises Misconfigured, which names the key."""
 
     def convert(kind: Any, value: object) -> object:
         if not isinstance(value, str):
             raise TypeError("expected a string")
-        return base / Path(value).expanduser() if kind is Path else kind.from_setting(value, base)
+        return Path(value) if kind is Path else kind.from_setting(value, Path("/"))
 
     try:
         return msgspec.convert(dict(section), KuboSettings, dec_hook=convert)
     except msgspec.ValidationError as error:
-        raise Misconfigured(clean_line(str(error).replace("`$.", "`")), backend=backend) from error
+        told, _, place = str(error).partition(" - at `$")
+        raise Misconfigured(clean_line(told), backend=backend, key=place.strip(".`")) from error

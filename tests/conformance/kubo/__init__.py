@@ -1,0 +1,1 @@
+"""The Kubo backend, over a real node and over one that lies."""
