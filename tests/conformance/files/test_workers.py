@@ -17,6 +17,7 @@ from tests.support.file_side import Worker, serve_decision, worker
 from tests.support.http_client import Reply, ask, transfer
 from tests.support.upstream import Upstream
 from tests.support.upstream_faults import Answer
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -141,7 +142,9 @@ def test_nothing_partial_is_served_after_a_kill_and_a_start(
             assert cut.result() is None
         upstream.mend()
     with worker(tmp_path, decisions) as started:
-        assert list((tmp_path / "tmp").iterdir()) == []
+        assert list((tmp_path / "tmp").glob("*.part")) == []
+        # What the dead were asked for is claimed for a moment, to see whether it is here: that lock goes by itself.
+        wait_until(lambda: not list((tmp_path / "tmp").iterdir()), "nothing is left in tmp")
         answer = get(started, path)
         assert answer is not None
         assert answer.body == HUGE.content
