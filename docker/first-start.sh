@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes what is missing in /config and /synapse, and changes nothing that is there. Run by the `setup` service before everything else.
+# Run by the `setup` service before everything else. Makes the settings and secrets that are missing in /config (the bot's) and
+# /frontend, and leaves those that are there alone; what follows from them (the registration, copies, Synapse's part) is made anew.
 set -eu
 umask 077
 : "${SERVER_NAME:?set SERVER_NAME, the part of user ids after the colon}"
@@ -24,19 +25,21 @@ api:
   operator_token_file: secrets/operator_token
 YAML
 fi
-if [ ! -e /config/frontend.yaml ]; then
-    cat > /config/frontend.yaml <<YAML
+if [ ! -e /frontend/frontend.yaml ]; then
+    cat > /frontend/frontend.yaml <<YAML
 # Made by first-start. The example with every key explained is index_frontend/example-config.yaml.
 listen: {host: 0.0.0.0, port: 8080}
-oracle: {url: "unix:/run/matrix-pypi/api.sock", token_file: secrets/api_token}
+oracle: {url: "unix:/run/matrix-pypi/api.sock", token_file: api_token}
 storage: {folder: /data/files}
 workers: 2
 YAML
 fi
 [ -e /config/secrets/mirror_key ] || matrix-pypi keys new-org -c /config/config.yaml
-[ -e /config/registration.yaml ] || matrix-pypi registration -c /config/config.yaml -o /config/registration.yaml
+matrix-pypi registration -c /config/config.yaml -o /config/registration.yaml > /dev/null
 matrix-pypi check-config -c /config/config.yaml
-matrix-pypi-index check-config -c /config/frontend.yaml
+# The frontend's folder holds nothing else of the bot's: with this token one may ask and report, not decide.
+cp /config/secrets/api_token /frontend/api_token
+matrix-pypi-index check-config -c /frontend/frontend.yaml
 
 mkdir -p /synapse/conf.d
 cp /config/registration.yaml /synapse/conf.d/registration
