@@ -85,7 +85,7 @@ def test_a_backend_that_is_wrong_is_told_with_file_and_line(tmp_path: Path) -> N
         f"{file}, line 5: backends.office.type: no storage plug-in is called nothing-like-it"
     )
     file.write_text(f"{start}  file:\n    type: memory\n")
-    with pytest.raises(ConfigurationProblem, match="line 4: backends[.]file: that is the name of the store"):
+    with pytest.raises(ConfigurationProblem, match=r"line 4: backends\.file: that is the name of the store"):
         config.load(file, {})
     file.write_text(f"{start}  Office One: {{}}\n")
     with pytest.raises(ConfigurationProblem, match="backends"):
