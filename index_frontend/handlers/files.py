@@ -215,7 +215,8 @@ class FileHandler:
         assert size is not None
         body = transfer.body
         if body is not None:
-            self._bodies.put(wanted.sha256, body)
+            if self._store.held(wanted.sha256) is not None:  # else the next client's request is to have it stored
+                self._bodies.put(wanted.sha256, body)
             return self._in_one_piece(ask, wanted, body, source)
         answer = answer_range(ask.range, size)
         if answer.status == 416:

@@ -130,13 +130,14 @@ def test_a_short_file_is_served_in_part_although_it_cannot_be_stored(full: FileS
     assert (reply.status, reply.body) == (206, LARGE.content[:100])
 
 
-def test_a_full_store_stores_again_when_there_is_room(upstream: Upstream, tmp_path: Path) -> None:
-    disk = SmallDisk(0)
+@pytest.mark.parametrize("payload_bytes", [1_000, 200_000, 2_000_000])
+def test_a_full_store_stores_again_when_there_is_room(upstream: Upstream, tmp_path: Path, payload_bytes: int) -> None:
+    disk, dist = SmallDisk(0), wheel("mxroom", payload_bytes=payload_bytes)
     with FileSide(upstream, tmp_path, disk=disk) as side:
-        side.publish(LARGE)
-        side.get(LARGE)
+        side.publish(dist)
+        side.get(dist)
         disk.room_bytes = 1 << 30
-        assert side.get(LARGE).body == LARGE.content
+        assert side.get(dist).body == dist.content
         wait_until(lambda: files_in(tmp_path), "the file is stored")
 
 
