@@ -12,6 +12,7 @@ from index_frontend.fill import Fills, Reporter, WheelMetadata
 from index_frontend.handlers import Dispatcher
 from index_frontend.handlers.files import FileHandler
 from index_frontend.handlers.index import PageHandler
+from index_frontend.handlers.ipfs import GatewayHandler
 from index_frontend.handlers.operations import Metrics, Operations
 from index_frontend.handlers.root import RootHandler
 from index_frontend.oracle import BotOracle, HttpBot
@@ -44,6 +45,7 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         dispatcher = Dispatcher(
             pages=PageHandler(oracle, shelf),
             root=root,
+            blocks=GatewayHandler(oracle, store),
             files=FileHandler(oracle, store, fills, reporter, max_file_bytes=settings.upstream.max_file_bytes),
             operations=Operations(metrics, missing=readiness.missing, stream_is_live=lambda: oracle.pulse.is_live),
             metrics=metrics,

@@ -13,10 +13,11 @@ from index_frontend.handlers.root import RootHandler
 from matrix_pypi_bot.wire.names import FilePath, ProjectName, normalise_project, parse_file_path
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
-__all__ = ["Dispatcher", "FileAnswers"]
+__all__ = ["BlockAnswers", "Dispatcher", "FileAnswers"]
 
 _SIMPLE: Final = "/simple/"
 _PACKAGES: Final = "/packages/"
+_IPFS: Final = "/ipfs/"
 _OPERATIONS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _REDIRECT_SECONDS: Final = 600  # pip keeps a permanent redirect for as long as it is told
 
@@ -29,6 +30,14 @@ class FileAnswers(Protocol):
         ...
 
 
+class BlockAnswers(Protocol):
+    """Answers of the trustless gateway."""
+
+    async def handle(self, request: web.BaseRequest, rest: str, query: str) -> web.StreamResponse:
+        """To `/ipfs/<rest>?<query>`. Raises Problem."""
+        ...
+
+
 class Dispatcher:
     """Every request, as `aiohttp.web.Server` hands it over: the router of an Application would cost as much as the page itself."""
 
@@ -38,6 +47,7 @@ class Dispatcher:
         pages: PageHandler,
         root: RootHandler,
         files: FileAnswers,
+        blocks: BlockAnswers,
         operations: Operations,
         metrics: Metrics,
         allowed_hosts: tuple[str, ...] = (),
@@ -45,6 +55,7 @@ class Dispatcher:
         self._pages = pages
         self._root = root
         self._files = files
+        self._blocks = blocks
         self._operations = operations
         self._metrics = metrics
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
@@ -72,6 +83,8 @@ class Dispatcher:
             return await self._simple(request, path.removeprefix(_SIMPLE), query)
         if path.startswith(_PACKAGES):
             return await self._files.handle(request, parse_file_path(path))
+        if path.startswith(_IPFS):
+            return await self._blocks.handle(request, path.removeprefix(_IPFS), query)
         if path in _OPERATIONS:
             return await self._operations.handle(request, path[1:])
         if path == "/simple":
@@ -142,4 +155,6 @@ def _label(raw_path: str) -> str:
         return "simple"
     if raw_path.startswith(_PACKAGES):
         return "packages"
+    if raw_path.startswith(_IPFS):
+        return "ipfs"
     return "operations" if raw_path in _OPERATIONS else "other"

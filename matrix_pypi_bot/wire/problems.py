@@ -28,6 +28,8 @@ class ProblemCode(enum.Enum):
     METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "Method not allowed")
     RANGE_NOT_SATISFIABLE = ("range-not-satisfiable", 416, "Range not satisfiable")
     BAD_REQUEST = ("bad-request", 400, "Bad request")
+    NOT_HELD = ("not-held", 412, "Not held here")
+    TOO_MANY = ("too-many", 429, "Too many requests")
     MISDIRECTED = ("misdirected", 421, "Misdirected request")
     UNAUTHORISED = ("unauthorised", 401, "Unauthorised")
     UPSTREAM_WRONG = ("upstream-wrong", 502, "The upstream answered wrongly")

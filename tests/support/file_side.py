@@ -25,8 +25,9 @@ from aiohttp import web
 from index_frontend.app.serving import listening
 from index_frontend.fill import Fills, Reporter, WheelMetadata
 from index_frontend.handlers.files import FileHandler
+from index_frontend.handlers.ipfs import GatewayHandler
 from index_frontend.handlers.middleware import answering
-from index_frontend.ports import ContentStore, Page, ProjectNames
+from index_frontend.ports import BlockStore, ContentStore, Page, ProjectNames
 from index_frontend.storage.filestore import open_filestore
 from index_frontend.storage.filestore.disk import Disk
 from index_frontend.upstream import UpstreamSource
@@ -39,6 +40,7 @@ from tests.support.http_client import Reply, ask
 from tests.support.upstream import Upstream
 
 T = TypeVar("T")
+MAX_AT_ONCE = 4
 MAX_FILE_BYTES = int(os.environ.get("FILE_SIDE_MAX_BYTES", 64 << 20))
 
 
@@ -123,6 +125,7 @@ class Serving:
 
     port: int
     store: ContentStore
+    blocks: BlockStore
     fills: Fills
 
 
@@ -142,11 +145,16 @@ async def serving(
         stack.push_async_callback(_ended, reports)
         files = FileHandler(oracle, store, fills, reporter, max_file_bytes=MAX_FILE_BYTES)
 
+        gateway = GatewayHandler(oracle, store, max_at_once=MAX_AT_ONCE)
+
         async def answer(request: web.BaseRequest) -> web.StreamResponse:
+            path, _, query = request.raw_path.partition("?")
+            if path.startswith("/ipfs/"):
+                return await gateway.handle(request, path.removeprefix("/ipfs/"), query)
             return await files.handle(request, parse_file_path(request.rel_url.raw_path))
 
         listener = listening(lambda request: answering(answer, request), "127.0.0.1", port)
-        yield Serving(port=await stack.enter_async_context(listener), store=store, fills=fills)
+        yield Serving(port=await stack.enter_async_context(listener), store=store, blocks=store, fills=fills)
 
 
 class FileSide:
@@ -179,6 +187,12 @@ class FileSide:
         assert self._serving is not None
         return self._serving.store
 
+    @property
+    def blocks(self) -> BlockStore:
+        """The same store, by blocks; use it inside `run`."""
+        assert self._serving is not None
+        return self._serving.blocks
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """What `work` gives in the file side's loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
@@ -192,6 +206,16 @@ class FileSide:
         """The file's address here."""
         assert self._serving is not None
         return f"http://127.0.0.1:{self._serving.port}{self._upstream.path_of(dist)}{suffix}"
+
+    @property
+    def gateway(self) -> str:
+        """What a peer is told to find the blocks that are here."""
+        assert self._serving is not None
+        return f"http://127.0.0.1:{self._serving.port}"
+
+    def ipfs(self, rest: str, method: str = "GET", /, **headers: str) -> Reply:
+        """The gateway's answer to `/ipfs/<rest>`."""
+        return ask(f"{self.gateway}/ipfs/{rest}", method, **headers)
 
     def get(self, dist: Dist, method: str = "GET", /, suffix: str = "", **headers: str) -> Reply:
         """The answer to one request."""

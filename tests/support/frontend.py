@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from index_frontend.app.serving import listening
-from index_frontend.handlers import Dispatcher, FileAnswers
+from index_frontend.handlers import BlockAnswers, Dispatcher, FileAnswers
 from index_frontend.handlers.index import PageHandler
 from index_frontend.handlers.operations import Metrics, Operations
 from index_frontend.handlers.root import RootHandler
@@ -29,6 +29,14 @@ class NamedFiles(FileAnswers):
     async def handle(self, request: web.BaseRequest, path: FilePath) -> web.StreamResponse:
         """See FileAnswers."""
         return web.Response(text=f"{path.address} {path.file} {path.metadata}")
+
+
+class NamedBlocks(BlockAnswers):
+    """Answers each block with what was asked."""
+
+    async def handle(self, request: web.BaseRequest, rest: str, query: str) -> web.StreamResponse:
+        """See BlockAnswers."""
+        return web.Response(text=f"{rest} {query}")
 
 
 @dataclass(slots=True)
@@ -90,6 +98,7 @@ async def running(
             pages=PageHandler(oracle, shelf),
             root=root,
             files=files or NamedFiles(),
+            blocks=NamedBlocks(),
             operations=operations,
             metrics=metrics,
             allowed_hosts=allowed_hosts,

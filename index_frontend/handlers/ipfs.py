@@ -1,0 +1,254 @@
+"""`/ipfs/<cid>`: the trustless gateway. Single blocks, and CARs, of files that are here, attested, and not refused.
+
+Who asks can check every byte by himself, so nothing is rendered and nobody is trusted. Nothing is fetched for him either. Every answer
+asks first how the files stand in which the block lies; a CAR asks again between its blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from index_frontend.dag.blocks import PROBE_CID, is_leaf, read_node
+from index_frontend.dag.car import car_header, car_section, car_section_bytes
+from index_frontend.dag.scope import within
+from index_frontend.handlers.index import matches
+from index_frontend.handlers.ipfs_request import RAW_TYPE, CarAsk, GatewayAsk, read_ask
+from index_frontend.handlers.middleware import SERVER, problem_response
+from index_frontend.handlers.send import YEAR_SECONDS, refusal, send_pieces
+from index_frontend.handlers.words import Withdrawn
+from index_frontend.ports import BlockPlace, BlockStore, Damaged, Oracle
+from index_frontend.serve_plan import Deny, Later, judge
+from matrix_pypi_bot.wire.cids import Cid, parse_cid
+from matrix_pypi_bot.wire.digests import Sha256
+from matrix_pypi_bot.wire.names import FileName, ProjectName
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+MAX_AT_ONCE: Final = 64
+"""Answers under way in this process; who comes beyond is told to come back. Each holds a few blocks at most."""
+
+RETRY_AFTER_SECONDS: Final = 1
+_MAX_ASKERS: Final = 32  # under so many names the same bytes are looked for one that may be served
+_MAX_NODES: Final = 4_096  # of 1,024 links each: four terabytes
+_INLINE_BYTES: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowed:
+    """That the block at `place` may leave: it is in a file that may, as `project` and `file` name it."""
+
+    place: BlockPlace
+    project: ProjectName
+    file: FileName
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    """A block of a CAR, and how many bytes it has."""
+
+    cid: Cid
+    size: int
+
+
+class GatewayHandler:
+    """Answers GET and HEAD for blocks and CARs."""
+
+    def __init__(self, oracle: Oracle, store: BlockStore, *, max_at_once: int = MAX_AT_ONCE) -> None:
+        self._oracle = oracle
+        self._store = store
+        self._free = max_at_once
+
+    async def handle(self, request: web.BaseRequest, rest: str, query: str) -> web.StreamResponse:
+        """The answer to `/ipfs/<rest>?<query>`. Raises Problem: 400, 404, 406, and what the oracle raises."""
+        if "script" in request.headers.getall("Service-Worker", ()):
+            raise Problem("matrix-pypi: no scripts from here", code=ProblemCode.BAD_REQUEST)
+        text, _, path = rest.partition("/")
+        cid = PROBE_CID if text == PROBE_CID else parse_cid(text)
+        if path:
+            raise Problem(f"matrix-pypi: {cid} is a file, and has nothing below it", code=ProblemCode.NOT_FOUND)
+        ask = read_ask(request, query)
+        if self._free <= 0:
+            told = "matrix-pypi: too many blocks are being sent, try again"
+            return problem_response(ProblemCode.TOO_MANY, told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+        with self._one_of_few():
+            return self._probed(ask) if cid == PROBE_CID else await self._answer(request, cid, ask)
+
+    @contextmanager
+    def _one_of_few(self) -> Iterator[None]:
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+    async def _answer(self, request: web.BaseRequest, cid: Cid, ask: GatewayAsk) -> web.StreamResponse:
+        allowed = await self._allowed(cid)
+        if allowed is None:
+            told = f"matrix-pypi: {cid} is not held here"
+            raise Problem(told, code=ProblemCode.NOT_HELD if ask.only_if_cached else ProblemCode.NOT_FOUND)
+        if isinstance(allowed, Later):
+            return refusal(allowed)
+        if isinstance(allowed, Deny):
+            return problem_response(  # 410: the specification's word for what a gateway has and refuses
+                ProblemCode.REFUSED, allowed.reason, status=410, headers={"X-Matrix-PyPI-Rule": allowed.rule}
+            )
+        headers = _headers(cid, ask)
+        if matches(request.headers.get("If-None-Match"), headers["ETag"]) is not None:
+            del headers["Content-Type"]
+            return web.Response(status=304, headers=headers)
+        try:
+            if ask.car is None:
+                return await self._block(request, allowed, headers)
+            return await self._car(request, allowed, ask.car, headers)
+        except Damaged as damage:
+            if request.writer.output_size > 0:
+                raise
+            raise Problem(f"matrix-pypi: {cid} is not held here any more", code=ProblemCode.NOT_FOUND) from damage
+
+    def _probed(self, ask: GatewayAsk) -> web.Response:
+        """The identity block of nothing, by which clients find out what this is."""
+        body = b"" if ask.car is None else car_header(PROBE_CID)
+        return web.Response(headers=_headers(PROBE_CID, ask), body=body)
+
+    # One block ---------------------------------------------------------------------------------------------------------
+
+    async def _block(self, request: web.BaseRequest, allowed: _Allowed, headers: dict[str, str]) -> web.StreamResponse:
+        headers["Content-Length"] = str(allowed.place.size)
+        if request.method == "HEAD":
+            return web.Response(headers=headers)
+        data = await self._store.read_block(allowed.place)
+        if len(data) <= _INLINE_BYTES:
+            return web.Response(headers=headers, body=data)
+        response = web.StreamResponse(headers=headers)
+
+        async def whole() -> AsyncGenerator[bytes, None]:
+            yield data
+
+        await send_pieces(request, response, whole())
+        await response.write_eof()
+        return response
+
+    # A CAR -------------------------------------------------------------------------------------------------------------
+
+    async def _car(
+        self, request: web.BaseRequest, allowed: _Allowed, car: CarAsk, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        root = allowed.place.cid
+        sections = await self._sections(root, car)
+        header = car_header(root)
+        length = len(header) + sum(car_section_bytes(section.size) for section in sections)
+        headers["Content-Length"] = str(length)
+        if request.method == "HEAD":
+            return web.Response(headers=headers)
+        response = web.StreamResponse(headers=headers)
+        await send_pieces(request, response, self._pieces(allowed, header, sections))
+        await response.write_eof()
+        return response
+
+    async def _sections(self, root: Cid, car: CarAsk) -> list[_Section]:
+        """The blocks of a CAR, depth first. Only nodes are read for it. Raises BadScope, Damaged."""
+        data = b"" if is_leaf(root) else await self._read(root)
+        size = (await self._place(root)).size if is_leaf(root) else sum(read_node(data)[1])
+        span = (0, size) if car.span is None else car.span.span(size)
+        sections: list[_Section] = []
+        seen: set[Cid] = set()
+        nodes = 0
+        below: list[tuple[Cid, int, int]] = [(root, size, 0)]
+        while below:
+            cid, size, offset = below.pop()
+            if is_leaf(cid):
+                count = size
+            else:
+                data = await self._read(cid)
+                count = len(data)
+                nodes += 1
+                if nodes > _MAX_NODES:
+                    raise Damaged(f"{root} has more nodes than a file can have")
+                if car.scope != "block":
+                    below.extend(reversed(list(within(*read_node(data), offset, span))))
+            if car.dups or cid not in seen:
+                sections.append(_Section(cid, count))
+            seen.add(cid)
+        return sections
+
+    async def _pieces(self, allowed: _Allowed, header: bytes, sections: list[_Section]) -> AsyncGenerator[bytes, None]:
+        """The CAR's bytes, each block only if the file is not withdrawn. Raises Withdrawn, Damaged."""
+        for section in sections:
+            data = await self._read(section.cid)
+            if len(data) != section.size:
+                raise Damaged(f"the block {section.cid} has {len(data)} bytes, not {section.size}")
+            await self._still(allowed)
+            yield header + car_section(section.cid, data)
+            header = b""
+
+    async def _read(self, cid: Cid) -> bytes:
+        return await self._store.read_block(await self._place(cid))
+
+    async def _place(self, cid: Cid) -> BlockPlace:
+        places = await self._store.places_of(cid)
+        if not places:
+            raise Damaged(f"the block {cid} is gone")
+        return places[0]
+
+    # May it leave? -----------------------------------------------------------------------------------------------------
+
+    async def _allowed(self, cid: Cid) -> _Allowed | Deny | Later | None:
+        """A place of the block in a file that may be served; else why not; None when no file that was ever attested has it."""
+        word: Deny | Later | None = None
+        asked = 0
+        for place in await self._store.places_of(cid):
+            for project, file in await self._store.askers_of(place.sha256):
+                allowed = _Allowed(place, ProjectName(project), FileName(file))
+                said = await self._word(allowed, place.sha256)
+                if said is None:
+                    return allowed
+                word = said if word is None or isinstance(said, Later) else word
+                asked += 1
+                if asked >= _MAX_ASKERS:
+                    return word
+        return word
+
+    async def _word(self, allowed: _Allowed, sha256: Sha256) -> Deny | Later | None:
+        """Why the file may not be served as these bytes; None when it may."""
+        try:
+            decision = await self._oracle.standing_of(allowed.project, allowed.file)
+        except Problem as problem:
+            if problem.code is ProblemCode.NOT_FOUND:
+                return Deny(status=404, rule="", reason=problem.detail)
+            return Later(rule="", reason=problem.detail)
+        word = judge(decision, metadata=False, max_file_bytes=0)
+        if isinstance(word, Deny | Later):
+            return word
+        if word.sha256 != sha256:
+            return Deny(status=403, rule=word.rule, reason=f"matrix-pypi: {word.name}: another digest is served now")
+        return None
+
+    async def _still(self, allowed: _Allowed) -> None:
+        """Raises Withdrawn when the file is refused by now; what cannot be asked now was decided when the answer was begun."""
+        word = await self._word(allowed, allowed.place.sha256)
+        if isinstance(word, Deny):
+            raise Withdrawn(word)
+
+
+def _headers(cid: Cid, ask: GatewayAsk) -> dict[str, str]:
+    car, query = ask.car, "format=raw" if ask.car is None else ask.car.query
+    variant = "raw" if car is None else f"car.{car.scope}.{car.span or 'all'}.{'y' if car.dups else 'n'}"
+    headers = {
+        "Content-Type": RAW_TYPE if car is None else car.content_type,
+        "Content-Disposition": f'attachment; filename="{cid}.{"bin" if car is None else "car"}"',
+        "ETag": f'"{cid}.{variant}"',
+        "Cache-Control": f"private, max-age={YEAR_SECONDS}, immutable",  # a shared cache would outlive a refusal
+        "Vary": "Accept",
+        "Accept-Ranges": "none",
+        "X-Content-Type-Options": "nosniff",
+        "X-Ipfs-Path": f"/ipfs/{cid}",
+        "X-Ipfs-Roots": cid,
+        "Server": SERVER,
+    }
+    if not ask.is_spelled_out:
+        headers["Content-Location"] = f"/ipfs/{cid}?{query}"
+    return headers
