@@ -27,3 +27,5 @@ def command(config: Path) -> None:
     )
     click.echo(f"  asks    {settings.oracle.url}")
     click.echo(f"  keeps   {settings.storage.folder}")
+    for name, section in settings.backends.items():
+        click.echo(f"  backend {name}: {section['type']}")
