@@ -228,7 +228,6 @@ class Verified(StorageBackend):
             raise Unavailable("does not answer in time", backend=self.name) from error
         except Exception as error:
             told = clean_line(f"{type(error).__name__}: {error}", 200)
-            log.warning("storage backend failed in a way of its own", extra={"backend": self.name, "cause": told})
             raise Unavailable(told, backend=self.name) from error
 
     async def _timely(self, items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
