@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, field
 
 Text = Annotated[str, Meta(max_length=4096)]
-Bytes = Annotated[int, Meta(ge=0, le=1 << 63)]
+Bytes = Annotated[int, Meta(ge=0, le=1 << 62)]
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -56,6 +56,13 @@ class PinLine(msgspec.Struct, frozen=True):
 
     cid: Text = field(name="Cid")
     name: Text = field(name="Name", default="")
+
+
+class PinProgress(msgspec.Struct, frozen=True):
+    """A line of `pin/add?progress=true`: how many blocks were looked at so far, or at the end what is pinned now."""
+
+    pins: list[Text] | None = field(name="Pins", default=None)
+    blocks: int = field(name="Progress", default=0)
 
 
 class Added(msgspec.Struct, frozen=True):

@@ -50,6 +50,7 @@ class KuboBackend(StorageBackend):
         self._open: KuboRpc | None = None
         self._takes_cars: bool | None = None
         self._has_garbage = True
+        self._dials: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Peers are introduced to a node that is there; one that comes later meets them at the next look at its health."""
@@ -65,6 +66,9 @@ class KuboBackend(StorageBackend):
         """Idempotent."""
         if self._open is not None:
             rpc, self._open = self._open, None
+            for task in (dials := [*self._dials]):
+                task.cancel()
+            await asyncio.gather(*dials, return_exceptions=True)
             await rpc.close()
 
     async def stat(self, content: ContentId) -> Stat | None:
@@ -209,6 +213,16 @@ class KuboBackend(StorageBackend):
             for address in self._settings.peers:
                 if address.rpartition("/")[2] not in known:
                     await self._rpc.add_peering(address)
+                    # The node dials by itself, but only after some seconds; how long a dial takes is the other's to say.
+                    task = asyncio.create_task(self._dial(self._rpc, address), name=f"{self.name} dials")
+                    self._dials.add(task)
+                    task.add_done_callback(self._dials.discard)
+
+    async def _dial(self, rpc: KuboRpc, address: str) -> None:
+        try:
+            await rpc.connect(address)
+        except Problem as problem:
+            log.info("kubo does not reach a peer yet", extra={"backend": self.name, "cause": problem.detail})
 
     async def _counted(self, content: ContentId, chunks: Chunks) -> AsyncGenerator[bytes, None]:
         count = 0

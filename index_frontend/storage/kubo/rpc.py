@@ -6,6 +6,7 @@ requests only, and buffers whole files. So its commands run over `Wire` here, an
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeAlias
@@ -20,7 +21,7 @@ from yarl import URL
 from index_frontend.storage.api import NotFound, Unavailable, WrongContent
 from index_frontend.storage.kubo import answers
 from index_frontend.storage.kubo.settings import KuboSettings
-from index_frontend.storage.kubo.uploads import Upload
+from index_frontend.storage.kubo.uploads import upload
 from index_frontend.storage.kubo.wire import Wire
 from matrix_pypi_bot.wire.cids import Cid
 from matrix_pypi_bot.wire.problems import clean_line
@@ -28,6 +29,7 @@ from matrix_pypi_bot.wire.problems import clean_line
 Chunks: TypeAlias = AsyncGenerator[bytes, None]
 MAX_BLOCK_BYTES: Final = 2 << 20
 _MAX_LINES: Final = 1_000  # of a command that answers in a few
+PIN_STALL_SECONDS: Final = 10.0
 _GC_SECONDS: Final = 600.0
 _OUT_OF_TIME: Final = "deadline exceeded"
 # The profile `unixfs-v1-2025` in full: a node's own defaults are others, and one that drops a parameter gives another CID.
@@ -129,8 +131,12 @@ class KuboRpc:
         return frozenset(peer.peer_id for peer in answer.peers or ())
 
     async def add_peering(self, address: str) -> None:
-        """Stay connected with the node at the multiaddress `address`, until the node ends."""
+        """Stay connected with the node at the multiaddress `address`, until the node ends; it is dialled within seconds."""
         await self._node.swarm.peering.add(address)
+
+    async def connect(self, address: str) -> None:
+        """Dials the node at the multiaddress `address` now. Returns when they are connected."""
+        await self._node.swarm.connect(address)
 
     # Pins --------------------------------------------------------------------------------------------------------------
 
@@ -144,9 +150,27 @@ class KuboRpc:
         return None if pin is None else pin.name
 
     async def pin(self, cid: Cid, name: str) -> None:
-        """Pins what is there; one that is pinned gets another name. Raises NotFound when a part of it is missing."""
-        params = {"arg": cid, "name": name, "recursive": "true", **_OFFLINE, **self._announce}
-        await self._wire.answer(self._wire.url("pin/add"), params)
+        """Pins what is there; what is pinned gets another name. Raises NotFound when the root is missing.
+
+        For any other missing block Kubo searches its network without end, also when told to be offline. It says how far it is twice
+        a second: when that stays the same for long, the answer is Unavailable.
+        """
+        params = {"arg": cid, "name": name, "recursive": "true", "progress": "true", **_OFFLINE, **self._announce}
+        stall_seconds = min(PIN_STALL_SECONDS, self._wire.silence_seconds)
+        loop, so_far = asyncio.get_running_loop(), -1
+        async with self._wire.deadline(self._wire.silence_seconds, f"looks for blocks of {cid} in vain") as watch:
+            response = await self._wire.send(self._wire.url("pin/add"), params)
+            try:
+                async for line in self._wire.lines(response):
+                    told = self._wire.decode(line, answers.PinProgress)
+                    if cid in (told.pins or ()):
+                        return
+                    if told.blocks != so_far:
+                        so_far = told.blocks
+                        watch.reschedule(loop.time() + stall_seconds)
+            finally:
+                response.close()
+        raise Unavailable(f"broke off while it pinned {cid}", backend=self._wire.backend)
 
     async def unpin(self, cid: Cid) -> bool:
         """Whether it was pinned."""
@@ -216,7 +240,7 @@ class KuboRpc:
         return self._wire.decode(lines[0], answers.Added).cid
 
     async def _upload(self, command: str, params: dict[str, str], chunks: AsyncIterator[bytes]) -> list[bytes]:
-        response = await Upload(self._wire, chunks).send(command, params)
+        response = await upload(self._wire, command, params, chunks)
         try:
             lines = []
             async for line in self._wire.lines(response):

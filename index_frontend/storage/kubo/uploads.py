@@ -1,4 +1,4 @@
-"""A body that is sent while it is made: what its source raises comes out again, and a node that stops taking it is noticed."""
+"""A body that is sent while it is made. Its source runs in the task that asked: what it raises goes through."""
 
 from __future__ import annotations
 
@@ -16,39 +16,47 @@ _FORM: Final = {
 }
 
 
-class Upload:
-    """One body, sent once. Kubo takes files as forms."""
+async def upload(
+    wire: Wire, command: str, params: dict[str, str], chunks: AsyncIterator[bytes]
+) -> aiohttp.ClientResponse:
+    """The answer to `command`, its body unread, when all of `chunks` was sent as a form, which is how Kubo takes files.
 
-    def __init__(self, wire: Wire, chunks: AsyncIterator[bytes]) -> None:
-        self._wire = wire
-        self._chunks = chunks
-        self._failure: Exception | None = None
+    Raises what `Wire.send` does, Unavailable when the node stops taking what is sent, and whatever `chunks` raises.
+    """
+    waiting: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+    form = aiohttp.MultipartWriter("form-data")
+    form.append_payload(aiohttp.AsyncIterablePayload(_until_none(waiting), headers=_FORM))
+    request = asyncio.create_task(wire.send(wire.url(command), params, form), name=f"kubo {command}")
+    try:
+        async for chunk in chunks:
+            await _hand_over(wire, waiting, chunk, request)
+            if request.done():  # a refusal needs no body to be told
+                break
+        else:
+            await _hand_over(wire, waiting, None, request)
+        async with wire.deadline(wire.silence_seconds):
+            return await asyncio.shield(request)
+    except BaseException:
+        request.cancel()
+        (ended,) = await asyncio.gather(request, return_exceptions=True)
+        if isinstance(ended, aiohttp.ClientResponse):
+            ended.close()
+        raise
 
-    async def send(self, command: str, params: dict[str, str]) -> aiohttp.ClientResponse:
-        """The answer to `command`, its body unread. Raises what `Wire.send` does, and whatever the source raised."""
-        form = aiohttp.MultipartWriter("form-data")
-        try:
-            async with self._wire.deadline(self._wire.silence_seconds) as watch:
-                form.append_payload(aiohttp.AsyncIterablePayload(self._watched(watch), headers=_FORM))
-                return await self._wire.send(self._wire.url(command), params, form)
-        except Exception:
-            # What aiohttp made of it says only that a body could not be sent.
-            if self._failure is not None:
-                raise self._failure from None
-            raise
 
-    async def _watched(self, watch: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
-        """The chunks. While the source is asked the node may be silent."""
-        loop = asyncio.get_running_loop()
-        try:
-            watch.reschedule(None)
-            async for chunk in self._chunks:
-                watch.reschedule(loop.time() + self._wire.silence_seconds)
-                yield chunk
-                watch.reschedule(None)
-        except Exception as error:
-            self._failure = error
-            raise
-        finally:
-            if not watch.expired():
-                watch.reschedule(loop.time() + self._wire.silence_seconds)
+async def _hand_over(
+    wire: Wire, waiting: asyncio.Queue[bytes | None], chunk: bytes | None, request: asyncio.Task[aiohttp.ClientResponse]
+) -> None:
+    """Returns when there is room for the chunk, or the request has ended."""
+    handing = asyncio.create_task(waiting.put(chunk))
+    try:
+        await asyncio.wait({handing, request}, timeout=wire.silence_seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not handing.done() and not request.done():
+            raise wire.away("takes nothing more of what is sent")
+    finally:
+        handing.cancel()
+
+
+async def _until_none(waiting: asyncio.Queue[bytes | None]) -> AsyncGenerator[bytes, None]:
+    while (chunk := await waiting.get()) is not None:
+        yield chunk

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 import msgspec
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from index_frontend.storage.api import NotFound, StorageFull, Unauthorised, Unavailable, Unsupported
@@ -25,6 +26,7 @@ T = TypeVar("T")
 MAX_ANSWER_BYTES: Final = 1 << 20
 MAX_CONNECTIONS: Final = 32
 _READ_BUFFER_BYTES: Final = 1 << 19
+_MAX_LINE_BYTES: Final = 64 << 10
 _MAX_REFUSAL_BYTES: Final = 16 << 10
 _ABSENT: Final = re.compile(r"not pinned|could not find|not found locally|no such object")
 _FULL: Final = re.compile(r"no space left|disk quota exceeded")
@@ -92,7 +94,7 @@ class Wire:
 
     async def lines(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The JSON lines of a body, without blank ones. A line that is an error is raised as one."""
-        while line := await self.guarded(response.content.readline()):
+        while line := await self.guarded(response.content.readline(max_line_length=_MAX_LINE_BYTES)):
             if not line.strip():
                 continue
             if failure := self._failure_in(line):
@@ -121,19 +123,21 @@ class Wire:
             raise
         except TimeoutError as error:
             raise self.away(f"was silent for too long ({type(error).__name__})") from error
-        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, RuntimeError) as error:
             raise self.away(clean_line(str(error) or type(error).__name__, 160)) from error
 
     @asynccontextmanager
-    async def deadline(self, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
-        """Its end is Unavailable. The timeout may be moved."""
+    async def deadline(
+        self, seconds: float | None, what: str = "was silent for too long"
+    ) -> AsyncIterator[asyncio.Timeout]:
+        """Its end is Unavailable, which says `what`. The timeout may be moved."""
         watch = asyncio.timeout(seconds)
         try:
             async with watch:
                 yield watch
         except TimeoutError as error:
             if watch.expired():
-                raise self.away("was silent for too long") from error
+                raise self.away(what) from error
             raise
 
     def away(self, what: str) -> Unavailable:

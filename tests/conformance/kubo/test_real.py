@@ -107,7 +107,9 @@ async def test_kubo_pins_what_our_car_holds(rpc: KuboRpc, data: Path, vector: di
     assert await rpc.unpin(content.cid)
 
 
-async def test_a_node_that_drops_one_parameter_finds_another_cid(rpc: KuboRpc, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_node_that_drops_one_parameter_finds_another_cid(
+    rpc: KuboRpc, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vector = next(vector for vector in CIDS["vectors"] if vector["size"] == 200 * MIB)
     monkeypatch.setattr(
         rpc_module, "ADD", {key: value for key, value in rpc_module.ADD.items() if key != "max-file-links"}
@@ -180,7 +182,10 @@ async def test_a_car_that_lacks_its_root_is_not_pinned(rpc: KuboRpc) -> None:
         await rpc.dag_import(without_root(), pin_roots=True)
 
 
-async def test_what_lacks_a_block_is_not_pinned_and_not_searched_for(rpc: KuboRpc) -> None:
+async def test_what_lacks_a_block_is_not_searched_for_without_end(
+    rpc: KuboRpc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_module, "PIN_STALL_SECONDS", 0.7)
     file = File.of("lacks a block", 3 * MIB)
 
     async def without_leaf() -> AsyncGenerator[bytes, None]:
@@ -189,7 +194,7 @@ async def test_what_lacks_a_block_is_not_pinned_and_not_searched_for(rpc: KuboRp
                 yield part
 
     await rpc.dag_import(without_leaf(), pin_roots=False)
-    with pytest.raises(NotFound):
+    with pytest.raises(Unavailable, match="in vain"):
         await rpc.pin(file.content.cid, "name")
     assert await rpc.pinned(file.content.cid) is None
 
