@@ -8,9 +8,10 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,16 @@ class Cluster:
 
     port: int
     _numbers: Iterator[int]
+    _control: Callable[..., None]
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Down meanwhile: connections are cut, then refused. What was committed is there when it is up again, on the same port."""
+        self._control("-m", "fast", "stop")
+        try:
+            yield
+        finally:
+            self._control("start")
 
     @contextmanager
     def fresh_database(self) -> Iterator[str]:
@@ -52,15 +63,15 @@ def cluster(binaries: Path) -> Iterator[Cluster]:
     home = Path(tempfile.mkdtemp(prefix="matrix-pypi-pg-"))
     identity = _unprivileged(home)
     data, port = home / "data", _free_port()
-    control = [binaries / "pg_ctl", "-D", data, "-w", "-l", home / "log"]
     options = " ".join([f"-p {port}", f"-k {home}", *(f"-c {name}={value}" for name, value in SETTINGS.items())])
+    control = partial(_run, binaries / "pg_ctl", "-D", data, "-w", "-l", home / "log", "-o", options, **identity)
     try:
         _run(binaries / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", **identity)
-        _run(*control, "-o", options, "start", **identity)
+        control("start")
         try:
-            yield Cluster(port, count(1))
+            yield Cluster(port, count(1), control)
         finally:
-            _run(*control, "-m", "immediate", "stop", **identity)
+            control("-m", "immediate", "stop")
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
