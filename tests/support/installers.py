@@ -1,4 +1,7 @@
-"""Real pip and uv, run as a user runs them: into an empty environment, with no cache and nothing of this machine's configuration."""
+"""Real pip and uv, run as a user runs them: into an empty environment, with no cache and nothing of this machine's configuration.
+
+`poetry.py` does the same for poetry.
+"""
 
 from __future__ import annotations
 
@@ -88,10 +91,10 @@ class Pip:
         """`pip install --index-url … <requirements>`."""
         options = ["--isolated", "--no-input", "--no-cache-dir", "--disable-pip-version-check"]
         command = [*self._command(environment), "install", *options, "--index-url", index_url, *requirements]
-        return _outcome(command, environment)
+        return outcome_of(command, environment)
 
     def _command(self, environment: Environment) -> list[str]:
-        return [str(_pip_python(self.version)), "-m", "pip", "--python", str(environment.python)]
+        return [str(client_python("pip", self.version)), "-m", "pip", "--python", str(environment.python)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class Uv:
     def install(self, index_url: str, *requirements: str, environment: Environment) -> Outcome:
         """`uv pip install --index-url … <requirements>`."""
         options = ["--no-cache", "--python", str(environment.python), "--index-url", index_url]
-        return _outcome([str(BIN / "uv"), "pip", "install", *options, *requirements], environment)
+        return outcome_of([str(BIN / "uv"), "pip", "install", *options, *requirements], environment)
 
 
 Installer = Pip | Uv
@@ -146,18 +149,20 @@ class UvProject:
     def _run(self, *command: str) -> Outcome:
         options = ["--no-cache", "--python", sys.executable, "--project", str(self.folder)]
         where = {"UV_PROJECT_ENVIRONMENT": str(self.folder / "venv")}
-        return _outcome([str(BIN / "uv"), *command, *options], self.environment, where)
+        return outcome_of([str(BIN / "uv"), *command, *options], self.environment, where)
 
 
-def _pip_python(version: str) -> Path:
-    """The interpreter of a cached environment that holds that pip, made from the default index at its first use."""
-    home = platformdirs.user_cache_path("matrix-pypi") / "test-clients" / f"pip-{version}-py{sys.version_info.minor}"
+def client_python(client: str, version: str) -> Path:
+    """The interpreter of a cached environment that holds that client, made from the default index at its first use."""
+    home = (
+        platformdirs.user_cache_path("matrix-pypi") / "test-clients" / f"{client}-{version}-py{sys.version_info.minor}"
+    )
     if not home.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=home.parent))
         try:
             _uv("venv", "--quiet", "--allow-existing", "--relocatable", "--python", sys.executable, str(made))
-            _uv("pip", "install", "--quiet", "--python", str(made), f"pip=={version}")
+            _uv("pip", "install", "--quiet", "--python", str(made), f"{client}=={version}")
             _publish(made, home)
         finally:
             shutil.rmtree(made, ignore_errors=True)
@@ -180,7 +185,8 @@ def _uv(*command: str, env: dict[str, str] | None = None) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _outcome(command: list[str], environment: Environment, more: dict[str, str] | None = None) -> Outcome:
+def outcome_of(command: list[str], environment: Environment, more: dict[str, str] | None = None) -> Outcome:
+    """What a command comes to that sees nothing of this machine's environment but `more`."""
     done = subprocess.run(
         command,
         env=environment.variables() | (more or {}),
