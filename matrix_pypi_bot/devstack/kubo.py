@@ -25,7 +25,7 @@ PROBE_PATH: Final = "/ipfs/bafkqaaa?format=raw"
 """What a gateway answers whatever it holds: the CID is its own content, and that is empty."""
 COMMANDS: Final = (
     "version", "id", "add", "cat", "block", "dag/import", "dag/export", "pin", "repo/stat", "repo/gc", "swarm/peers",
-    "swarm/peering",
+    "swarm/peering", "swarm/connect",
 )  # fmt: skip
 """What a token opens; a whole RPC can read files, change the configuration and export keys."""
 HOW_TO_GET: Final = "put Kubo's `ipfs` (0.40 or newer) on PATH; in a checkout with Go, .ci/kubo/build makes one"

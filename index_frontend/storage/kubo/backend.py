@@ -24,7 +24,8 @@ from index_frontend.storage.api import (
 from index_frontend.storage.kubo.holdings import holdings, pin_name, read_pin
 from index_frontend.storage.kubo.packing import as_car
 from index_frontend.storage.kubo.rpc import Chunks, KuboRpc
-from index_frontend.storage.kubo.settings import KuboSettings, parse_settings
+from index_frontend.storage.kubo.settings import KuboSettings
+from index_frontend.storage.registry import read_section
 from matrix_pypi_bot.wire.cids import Cid, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from matrix_pypi_bot.wire.problems import Problem, clean_line
@@ -38,7 +39,7 @@ _FOREIGN: Final = "(pinned by its operator)"
 
 def backend(name: str, section: Mapping[str, Any]) -> StorageBackend:
     """The entry point. Raises Misconfigured."""
-    return KuboBackend(name, parse_settings(name, section))
+    return KuboBackend(name, read_section(KuboSettings, section, backend=name))
 
 
 class KuboBackend(StorageBackend):

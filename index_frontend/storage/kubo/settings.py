@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from index_frontend.storage.api import Misconfigured
 from matrix_pypi_bot.process.secret_files import SecretProblem, read_secret
 from matrix_pypi_bot.process.setting_types import Bytes, Seconds, ServiceUrl, TimeoutSeconds
 from matrix_pypi_bot.process.settings import Section
-from matrix_pypi_bot.wire.problems import clean_line
 
 Peer = Annotated[str, Meta(pattern=r"^/[!-~]{1,500}/p2p/[A-Za-z0-9]{40,80}$")]
 """Where another node is and who it is, e.g. `/ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…`."""
@@ -45,18 +42,3 @@ class KuboSettings(Section, frozen=True, kw_only=True):
             return read_secret(self.token_file)
         except SecretProblem as problem:
             raise Misconfigured(problem.detail, backend=backend, key="token_file", hint=problem.hint) from problem
-
-
-def parse_settings(backend: str, section: Mapping[str, Any]) -> KuboSettings:
-    """The section of the configuration as settings. Raises Misconfigured, which names the key."""
-
-    def convert(kind: Any, value: object) -> object:
-        if not isinstance(value, str):
-            raise TypeError("expected a string")
-        return Path(value) if kind is Path else kind.from_setting(value, Path("/"))
-
-    try:
-        return msgspec.convert(dict(section), KuboSettings, dec_hook=convert)
-    except msgspec.ValidationError as error:
-        told, _, place = str(error).partition(" - at `$")
-        raise Misconfigured(clean_line(told), backend=backend, key=place.strip(".`")) from error

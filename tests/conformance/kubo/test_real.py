@@ -25,7 +25,8 @@ from index_frontend.storage.kubo import rpc as rpc_module
 from index_frontend.storage.kubo.backend import KuboBackend
 from index_frontend.storage.kubo.packing import as_car
 from index_frontend.storage.kubo.rpc import KuboRpc
-from index_frontend.storage.kubo.settings import parse_settings
+from index_frontend.storage.kubo.settings import KuboSettings
+from index_frontend.storage.registry import read_section
 from matrix_pypi_bot.wire.cids import Cid, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from tests.conformance.kubo.expected import MIB, File, read_all
@@ -59,7 +60,7 @@ def _id(vector: dict[str, Any]) -> ContentId:
 
 @asynccontextmanager
 async def _rpc(kubo: Kubo, **more: Any) -> AsyncIterator[KuboRpc]:
-    rpc = KuboRpc("kubo", parse_settings("kubo", kubo.settings(**more)))
+    rpc = KuboRpc("kubo", read_section(KuboSettings, kubo.settings(**more), backend="kubo"))
     try:
         yield rpc
     finally:
@@ -68,7 +69,9 @@ async def _rpc(kubo: Kubo, **more: Any) -> AsyncIterator[KuboRpc]:
 
 @asynccontextmanager
 async def _backend(kubo: Kubo, **more: Any) -> AsyncIterator[KuboBackend]:
-    backend = KuboBackend("kubo", parse_settings("kubo", kubo.settings(fetch_timeout_seconds=0, **more)))
+    backend = KuboBackend(
+        "kubo", read_section(KuboSettings, kubo.settings(fetch_timeout_seconds=0, **more), backend="kubo")
+    )
     await backend.open()
     try:
         yield backend
@@ -275,7 +278,7 @@ async def test_a_block_comes_from_a_peer_once_they_have_met(kubo_swarm: list[Kub
     async with _backend(here) as alone:
         with pytest.raises(NotFound):
             await alone.get_block(file.content.cid)
-    settings = parse_settings("kubo", here.settings(peers=[address]))
+    settings = read_section(KuboSettings, here.settings(peers=[address]), backend="kubo")
     near = KuboBackend("kubo", settings)
     await near.open()
     try:
@@ -287,7 +290,7 @@ async def test_a_block_comes_from_a_peer_once_they_have_met(kubo_swarm: list[Kub
 
 
 async def test_a_block_that_nobody_has_is_not_found_in_bounded_time(kubo: Kubo) -> None:
-    backend = KuboBackend("kubo", parse_settings("kubo", kubo.settings(fetch_timeout_seconds=0.2)))
+    backend = KuboBackend("kubo", read_section(KuboSettings, kubo.settings(fetch_timeout_seconds=0.2), backend="kubo"))
     await backend.open()
     try:
         with pytest.raises(NotFound, match=r"within 0\.2 s"):
