@@ -50,10 +50,17 @@ class OracleSettings(Section, frozen=True, kw_only=True):
 
 
 class StorageSettings(Section, frozen=True, kw_only=True):
-    """Where files are kept. `memory_bytes` bounds the finished pages held in memory, per worker."""
+    """Where files are kept, and how much of the disk. `memory_bytes` bounds the finished pages held in memory, per worker.
+
+    What was used longest ago is evicted when files take more than `max_bytes`, or when less than `min_free_bytes` or `min_free_inodes`
+    of the disk are free (at most a 20th and a 100th of a small disk); 0: no floor.
+    """
 
     folder: Path
     memory_bytes: Bytes = 64 << 20
+    max_bytes: Bytes | None = None
+    min_free_bytes: Bytes = 1 << 30
+    min_free_inodes: Bytes = 10_000
 
 
 class UpstreamSettings(Section, frozen=True, kw_only=True):

@@ -95,8 +95,8 @@ class Oracle(Protocol):
 class Held:
     """A complete, verified file in the store.
 
-    `path` is None where a store keeps no file of its own; `modified_ns` and `changed_ns` (which nobody can set) are the file's times when
-    it was verified: another one, or another size, and it is not taken for verified any more.
+    `path` is None where a store keeps no file of its own; `modified_ns` and `changed_ns` (which nobody can set) are the file's times
+    when it was verified: another one, or another size, and it is not taken for verified any more.
     """
 
     sha256: Sha256
@@ -211,6 +211,10 @@ class ContentStore(Protocol):
         """The file, open for reading, as it was when verified. Raises Damaged when it is not, or is gone."""
         ...
 
+    def used(self, sha256: Sha256) -> None:
+        """A client is given the file from elsewhere, from memory: what is used stays longest. No I/O. `open` is a use, too."""
+        ...
+
     async def recheck(self, sha256: Sha256) -> Held | None:
         """The file, if hashing it anew finds it right; else it is removed, and None."""
         ...
@@ -313,6 +317,11 @@ class SourceBody(Protocol):
     @property
     def size(self) -> int | None:
         """The whole object's length as the source declares it, None when it does not."""
+        ...
+
+    @property
+    def sender(self) -> str:
+        """Who sends it, as answers name him: the source's name, or of several the one that does."""
         ...
 
     def chunks(self) -> AsyncGenerator[bytes, None]:

@@ -17,7 +17,7 @@ from index_frontend.handlers.operations import Metrics, Operations
 from index_frontend.handlers.root import RootHandler
 from index_frontend.oracle import BotOracle, HttpBot
 from index_frontend.shelf import Shelf
-from index_frontend.storage.filestore import FileStore, open_filestore
+from index_frontend.storage.filestore import FileStore, Limits, open_filestore
 from index_frontend.upstream import UpstreamSource
 from matrix_pypi_bot import __version__
 from matrix_pypi_bot.process.lifecycle import Lifecycle
@@ -33,7 +33,9 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
     """Serve until cancelled. Raises Problem when a part cannot begin, whatever a background task raised when one ends."""
     async with Lifecycle() as life:
         oracle = await _enter_oracle(life, settings)
-        store = await life.enter("store", open_filestore(settings.storage.folder))
+        kept = settings.storage
+        limits = Limits(kept.max_bytes, kept.min_free_bytes, kept.min_free_inodes)
+        store = await life.enter("store", open_filestore(kept.folder, limits=limits))
         reporter = Reporter(store, oracle)
         fills = _fills(life, settings, store, oracle, reporter)
         # Half of the bound is for documents as the bot sent them, half for what was made of them.

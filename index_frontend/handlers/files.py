@@ -96,6 +96,7 @@ class FileHandler:
         ask = Ask.of(request, path, etag)
         small = self._bodies.get(wanted.sha256)
         if small is not None:
+            self._store.used(wanted.sha256)
             return self._small(ask, wanted, small)
         held = self._store.held(wanted.sha256) or await self._store.find(wanted.sha256)
         todo = plan(wanted, held=held is not None, head=ask.head, whole_first=ask.whole_first)

@@ -95,6 +95,7 @@ class MemoryStore:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._objects: dict[Sha256, tuple[Held, bytes]] = {}
+        self._pins: dict[Sha256, str] = {}
         self._blocks: dict[Cid, dict[Sha256, Block]] = {}
         self._wanted: dict[tuple[str, str, Sha256], None] = {}
         self._writing: dict[Sha256, MemoryWriter] = {}
@@ -175,6 +176,44 @@ class MemoryStore:
     async def reported(self, stored: Stored) -> None:
         """Kept, so that it is not noted again."""
         self._reports[stored.project, stored.file, stored.sha256] = (stored, True)
+
+    def used(self, sha256: Sha256) -> None:
+        """Nothing is evicted here."""
+
+    async def delete(self, sha256: Sha256) -> bool:
+        """With its blocks, as far as no other file has them."""
+        if sha256 in self._pins or self._objects.pop(sha256, None) is None:
+            return False
+        for cid in [cid for cid, files in self._blocks.items() if files.pop(sha256, None) and not files]:
+            del self._blocks[cid]
+        return True
+
+    async def pin(self, sha256: Sha256, name: str) -> bool:
+        """In a dict."""
+        if sha256 in self._objects:
+            self._pins[sha256] = name
+        return sha256 in self._objects
+
+    async def unpin(self, sha256: Sha256) -> None:
+        """From the dict."""
+        self._pins.pop(sha256, None)
+
+    async def pin_of(self, sha256: Sha256) -> str | None:
+        """From the dict."""
+        return self._pins.get(sha256)
+
+    async def all(self, after: Sha256 | None = None) -> AsyncIterator[Held]:
+        """What was here when it was asked."""
+        for sha256, (held, _) in sorted(self._objects.items()):
+            if after is None or sha256 > after:
+                yield held
+
+    async def totals(self) -> tuple[int, int]:
+        """Counted."""
+        return sum(held.size for held, _ in self._objects.values()), len(self._objects)
+
+    async def check(self) -> None:
+        """There is always room."""
 
     async def places_of(self, cid: Cid) -> tuple[BlockPlace, ...]:
         """From a dict."""

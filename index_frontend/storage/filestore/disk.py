@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,16 @@ from index_frontend.ports import StorageBroken, StorageFull
 from matrix_pypi_bot.wire.problems import clean_line
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A filesystem: what is free for us and how large it is; inodes are 0 where it does not count them."""
+
+    free_bytes: int
+    total_bytes: int
+    free_inodes: int
+    total_inodes: int
 
 
 class Disk:
@@ -60,6 +71,13 @@ class Disk:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+    def space(self, path: Path) -> Space:
+        """Of the filesystem that `path` is on."""
+        with told("look at", path):
+            seen = os.statvfs(path)
+        unit = seen.f_frsize
+        return Space(seen.f_bavail * unit, seen.f_blocks * unit, seen.f_favail, seen.f_files)
 
     def remove(self, path: Path) -> None:
         """The file is not there any more, if it was."""

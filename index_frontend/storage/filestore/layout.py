@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 from matrix_pypi_bot.wire.cids import Cid, InvalidCid, parse_cid
 from matrix_pypi_bot.wire.digests import InvalidDigest, Sha256, parse_sha256
 
-_OURS: Final = (".part", ".node", ".lock")
+_OURS: Final = (".part", ".node", ".pin", ".lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,11 @@ class Layout:
     def nodes(self) -> Path:
         """Inner nodes of the files of more than one leaf."""
         return self.root / "nodes"
+
+    @property
+    def pins(self) -> Path:
+        """What may never be evicted: a file for each, with the pin's name in it."""
+        return self.root / "pins"
 
     @property
     def tmp(self) -> Path:
@@ -60,18 +65,38 @@ class Layout:
         """A node of the file while it is being written."""
         return self.root / "tmp" / f"{sha256}.node"
 
+    def pin(self, sha256: Sha256) -> Path:
+        """The pin of a file."""
+        return self.root / "pins" / sha256
+
+    def pin_part(self, sha256: Sha256) -> Path:
+        """The pin while it is being written."""
+        return self.root / "tmp" / f"{sha256}.pin"
+
+    def turn(self, work: str) -> Path:
+        """Locked by the process whose turn it is to do some work that one process does at a time."""
+        return self.root / f"{work}.lock"
+
     def lock(self, sha256: Sha256) -> Path:
         """Locked by the process that writes the file; holds the length of the whole once it is known."""
         return self.root / "tmp" / f"{sha256}.lock"
+
+    def leftovers(self, sha256: Sha256) -> tuple[Path, ...]:
+        """What may lie in tmp of an object that nobody writes."""
+        return tuple(self.tmp / f"{sha256}{suffix}" for suffix in _OURS if suffix != ".lock")
 
     def unfinished(self) -> Iterator[Sha256]:
         """Every object of which something lies in tmp."""
         names = {entry.name.partition(".")[0] for entry in self.tmp.iterdir() if entry.suffix in _OURS}
         return _digests(names)
 
-    def complete(self) -> Iterator[Sha256]:
-        """Every object that lies in files."""
-        return _digests(path.name for path in self.files.glob("??/??/*"))
+    def complete(self, digit: str) -> Iterator[Sha256]:
+        """Every object that lies in files and whose digest begins with this digit."""
+        return _digests(path.name for path in self.files.glob(f"{digit}?/??/*"))
+
+    def pinned(self) -> Iterator[Sha256]:
+        """Every object that has a pin."""
+        return _digests(path.name for path in self.pins.iterdir())
 
     def all_nodes(self) -> Iterator[Cid]:
         """Every node that lies in nodes."""
@@ -82,7 +107,7 @@ class Layout:
                 continue
 
 
-def _digests(names: set[str] | Iterator[str]) -> Iterator[Sha256]:
+def _digests(names: Iterable[str]) -> Iterator[Sha256]:
     for name in names:
         try:
             yield parse_sha256(name)

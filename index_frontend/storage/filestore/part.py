@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import suppress
-from typing import Final
+from contextlib import contextmanager, suppress
+from typing import Final, Protocol
 
-from index_frontend.ports import DigestMismatch, Held, StorageBroken, StorageProblem, Verified
+from index_frontend.ports import DigestMismatch, Held, StorageBroken, StorageFull, StorageProblem, Verified
 from index_frontend.storage.filestore.claims import Claim, told_length
 from index_frontend.storage.filestore.disk import Disk
 from index_frontend.storage.filestore.graph import Graph, GraphBuilder
@@ -77,6 +77,22 @@ class FilePart:
         return self._descriptor
 
 
+class Home(Protocol):
+    """The store that a file is written for."""
+
+    async def make_room(self, size: int) -> None:
+        """Raises StorageFull when a file of `size` bytes may not be stored."""
+        ...
+
+    def is_full(self, size: int) -> None:
+        """The disk had no room for `size` bytes."""
+        ...
+
+    async def keep(self, held: Held, graph: Graph) -> None:
+        """The file is in its place."""
+        ...
+
+
 class FileWriter:
     """Writes one object under a claim. All steps on the disk are done in threads."""
 
@@ -87,7 +103,7 @@ class FileWriter:
         layout: Layout,
         disk: Disk,
         threads: Executor,
-        keep: Callable[[Held, Graph], Awaitable[None]],
+        home: Home,
     ) -> None:
         self.size = 0
         self.sha256 = sha256
@@ -95,9 +111,10 @@ class FileWriter:
         self._layout = layout
         self._disk = disk
         self._threads = threads
-        self._keep = keep
+        self._home = home
         self._descriptor: int | None = None
         self._graph = GraphBuilder()
+        self._room = -1
 
     def part(self) -> FilePart:
         """Reads what has been written; there must have been a `write`."""
@@ -107,12 +124,15 @@ class FileWriter:
         return FilePart(os.dup(self._descriptor), lambda: told_length(lock), self._threads)
 
     async def expect(self, total: int) -> None:
-        """Said to other processes through the lock file."""
+        """Said to other processes through the lock file. Raises StorageFull when there will be no room for it."""
+        await self._home.make_room(total)
+        self._room = total
         await in_thread(self._threads, self._claim.tell, total)
 
     async def write(self, data: bytes) -> None:
         """Appends, and hashes for the CID meanwhile."""
-        await in_thread(self._threads, self._append, data)
+        with self._seen_when_full(len(data)):
+            await in_thread(self._threads, self._append, data)
 
     async def restart(self) -> None:
         """The old part loses its name, so that who reads it sees that it is gone; the next one may have another length."""
@@ -134,9 +154,21 @@ class FileWriter:
         if verified != Verified(self.sha256, size):
             told = f"{size} bytes were written of an object that was to be {self.sha256}"
             raise DigestMismatch(told, expected=self.sha256, actual=verified.sha256, size=size)
-        held, graph = await in_thread(self._threads, self._publish, whole or b"")
-        await self._keep(held, graph)
+        if size > self._room:  # nobody told how much would come
+            await self._home.make_room(size)
+        with self._seen_when_full(size):
+            held, graph = await in_thread(self._threads, self._publish, whole or b"")
+        await self._home.keep(held, graph)
         return held
+
+    @contextmanager
+    def _seen_when_full(self, size: int) -> Iterator[None]:
+        """The store makes room for the next one."""
+        try:
+            yield
+        except StorageFull:
+            self._home.is_full(size)
+            raise
 
     def _throw_away(self) -> None:
         descriptor, self._descriptor = self._descriptor, None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,12 @@ CREATE TABLE blocks (
 ) WITHOUT ROWID;
 CREATE INDEX blocks_by_file ON blocks (file);
 CREATE INDEX reports_by_digest ON reports (sha256);
+CREATE TABLE totals (bytes INTEGER NOT NULL, files INTEGER NOT NULL);
+INSERT INTO totals VALUES (0, 0);
+CREATE TRIGGER files_in AFTER INSERT ON files
+    BEGIN UPDATE totals SET bytes = bytes + NEW.size, files = files + 1; END;
+CREATE TRIGGER files_out AFTER DELETE ON files
+    BEGIN UPDATE totals SET bytes = bytes - OLD.size, files = files - 1; END;
 """
 """`blocks`: of files of more than one leaf; `offset` is NULL for a node. `used`: a count that grows, not a time."""
 
@@ -63,6 +69,7 @@ def check(connection: sqlite3.Connection) -> None:
     """Raises sqlite3.Error when a table or a column is missing."""
     connection.execute("SELECT id, sha256, size, cid, modified_ns, changed_ns, used FROM files LIMIT 1").fetchone()
     connection.execute("SELECT cid, file, offset, size FROM blocks LIMIT 1").fetchone()
+    connection.execute("SELECT bytes, files FROM totals").fetchone()
     connection.execute(f"SELECT id, {_STORED_COLUMNS}, reported FROM reports LIMIT 1").fetchone()  # noqa: S608 - a constant
     connection.execute("SELECT project, file, sha256 FROM wanted LIMIT 1").fetchone()
     connection.execute("SELECT sha256, at_seconds FROM wrong LIMIT 1").fetchone()
@@ -92,6 +99,38 @@ def drop_file(connection: sqlite3.Connection, sha256: Sha256, forget: Callable[[
     """The file is not there any more; `forget` is told of every node that no other file has. It must not raise."""
     block_rows.drop_blocks(connection, sha256, forget)
     connection.execute("DELETE FROM files WHERE sha256 = ?", (sha256,))
+
+
+def totals(connection: sqlite3.Connection) -> tuple[int, int]:
+    """(bytes, number) of all files."""
+    bytes_, files = connection.execute("SELECT bytes, files FROM totals").fetchone()
+    return bytes_, files
+
+
+def mark_used(connection: sqlite3.Connection, sha256s: Collection[Sha256]) -> None:
+    """These were used later than all that were marked before."""
+    (latest,) = connection.execute("SELECT coalesce(max(used), 0) + 1 FROM files").fetchone()
+    connection.executemany("UPDATE files SET used = ? WHERE sha256 = ?", ((latest, sha256) for sha256 in sha256s))
+
+
+def least_used(
+    connection: sqlite3.Connection, after: tuple[int, int], limit: int
+) -> list[tuple[int, int, Sha256, int]]:
+    """(use, id, sha256, size) of files behind `after`, a use and an id; those used longest ago first."""
+    query = "SELECT used, id, sha256, size FROM files WHERE (used, id) > (?, ?) ORDER BY used, id LIMIT ?"
+    return connection.execute(query, (*after, limit)).fetchall()
+
+
+def digests_with(connection: sqlite3.Connection, prefix: str) -> set[Sha256]:
+    """Every file whose digest begins with `prefix`, hexadecimal."""
+    query = "SELECT sha256 FROM files WHERE sha256 >= ? AND sha256 < ?"
+    return {row[0] for row in connection.execute(query, (prefix, prefix + "g"))}
+
+
+def files_after(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[Sha256, FileRow]]:
+    """Files by ascending digest, from the one behind `after` on."""
+    query = """SELECT sha256, size, cid, modified_ns, changed_ns FROM files WHERE sha256 > ? ORDER BY sha256 LIMIT ?"""
+    return [(row[0], FileRow(row[1], Cid(row[2]), *row[3:])) for row in connection.execute(query, (after, limit))]
 
 
 def note_asked(connection: sqlite3.Connection, stored: Stored) -> bool:

@@ -1,108 +1,32 @@
-"""The store itself: what `ports.ContentStore` promises, on a folder that several processes share."""
+"""The store itself: files, their blocks by CID, and their pins."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
+import asyncio
 import os
 from collections.abc import AsyncIterator
-from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
-
-from cachetools import LRUCache
+from typing import Final
 
 from index_frontend.ports import BlockPlace, Damaged, Held, StorageBroken, StorageProblem
 from index_frontend.storage.filestore import block_rows, rows
-from index_frontend.storage.filestore.claims import Claim, told_length, try_claim
-from index_frontend.storage.filestore.disk import Disk, told
-from index_frontend.storage.filestore.graph import SMALL_BYTES, Graph, GraphBuilder
-from index_frontend.storage.filestore.index import Index, Work
-from index_frontend.storage.filestore.layout import Layout
-from index_frontend.storage.filestore.nodes import Nodes
-from index_frontend.storage.filestore.notes import Notes
-from index_frontend.storage.filestore.part import FilePart, FileWriter
+from index_frontend.storage.filestore.disk import told
+from index_frontend.storage.filestore.files import Files
+from index_frontend.storage.filestore.graph import SMALL_BYTES
 from index_frontend.storage.filestore.threads import in_thread
-from matrix_pypi_bot.wire.cids import RAW, Cid, raw_cid, split_cid
+from matrix_pypi_bot.wire.cids import RAW, Cid, split_cid
 from matrix_pypi_bot.wire.digests import Sha256
 
-log = logging.getLogger(__name__)
-
-KNOWN_FILES: Final = 50_000
 MAX_PLACES: Final = 16
-_READ_BYTES: Final = 1 << 20
+CLAIM_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.02
+_PAGE: Final = 500
 
 
-class FileStore(Notes):
+class FileStore(Files):
     """Files by sha256, and their blocks by CID. Open it with `open_filestore`."""
-
-    def __init__(self, layout: Layout, index: Index, disk: Disk, threads: Executor) -> None:
-        super().__init__(index)
-        self._layout = layout
-        self._disk = disk
-        self._threads = threads
-        self._nodes = Nodes(layout, disk)
-        self._known: LRUCache[Sha256, Held] = LRUCache(KNOWN_FILES)
-
-    def held(self, sha256: Sha256) -> Held | None:
-        """From memory."""
-        return self._known.get(sha256)
-
-    async def find(self, sha256: Sha256) -> Held | None:
-        """From memory, else from the folder and the index. A file without a row is not found: nobody says that it is whole."""
-        held = self._known.get(sha256)
-        if held is None and os.access(self._layout.file(sha256), os.F_OK):
-            try:
-                row = await self._index.read(partial(rows.get_file, sha256=sha256))
-            except StorageProblem as problem:
-                log.warning("store cannot look up a file", extra={"sha256": sha256, "cause": problem.detail})
-                return None
-            if row is not None:
-                held = self._remember(sha256, row)
-        return held
-
-    def open(self, held: Held) -> BinaryIO:
-        """Unbuffered. Raises Damaged."""
-        assert held.path is not None, "not a file of this store"
-        try:
-            descriptor = os.open(held.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise Damaged(f"cannot open the stored file {held.sha256}: {error.strerror}") from error
-        stat = os.fstat(descriptor)
-        if (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) != (held.size, held.modified_ns, held.changed_ns):
-            os.close(descriptor)
-            raise Damaged(f"the stored file {held.sha256} was changed after it was stored")
-        return os.fdopen(descriptor, "rb", buffering=0)
-
-    async def recheck(self, sha256: Sha256) -> Held | None:
-        """None, too, while another process writes it."""
-        async with self._claimed(sha256) as claim:
-            return None if claim is None else await self._adopt(sha256)
-
-    @asynccontextmanager
-    async def writer(self, sha256: Sha256) -> AsyncIterator[FileWriter | Held | None]:
-        """Under the object's claim. What a process that died had finished is taken over."""
-        async with self._claimed(sha256) as claim:
-            if claim is None:
-                yield None
-            elif (held := await self._sound(sha256)) is not None:
-                yield held
-            else:
-                writer = FileWriter(sha256, claim, self._layout, self._disk, self._threads, self._keep)
-                try:
-                    yield writer
-                finally:
-                    await writer.discard()
-
-    def follow(self, sha256: Sha256) -> FilePart | None:
-        """The part of whichever process writes it."""
-        try:
-            descriptor = os.open(self._layout.part(sha256), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-        return FilePart(descriptor, partial(told_length, self._layout.lock(sha256)), self._threads)
 
     async def places_of(self, cid: Cid) -> tuple[BlockPlace, ...]:
         """From the index; of a file of one leaf, from its sha256. Raises StorageBroken."""
@@ -132,6 +56,47 @@ class FileStore(Notes):
             raise Damaged(f"the stored file {held.sha256} is shorter than its block at {offset}")
         return data
 
+    async def delete(self, sha256: Sha256) -> bool:
+        """Whether it was here, and is not any more; a pinned file stays. Raises StorageBroken."""
+        async with self._mine(sha256):
+            return await self._take_away(sha256)
+
+    async def pin(self, sha256: Sha256, name: str) -> bool:
+        """Never evicted or deleted from now on, also when the index is lost; False when it is not here. Raises StorageBroken."""
+        async with self._mine(sha256):
+            if await self.find(sha256) is None or not self._layout.file(sha256).exists():
+                return False
+            await in_thread(self._threads, self._pins.put, sha256, name)
+            return True
+
+    async def unpin(self, sha256: Sha256) -> None:
+        """No error when it was not pinned. Raises StorageBroken."""
+        await in_thread(self._threads, self._pins.remove, sha256)
+
+    async def pin_of(self, sha256: Sha256) -> str | None:
+        """The name that it is pinned under. Raises StorageBroken."""
+        return await in_thread(self._threads, self._pins.name_of, sha256)
+
+    async def all(self, after: Sha256 | None = None) -> AsyncIterator[Held]:
+        """Every file by ascending sha256, from the one behind `after` on. Raises StorageBroken."""
+        last = after or Sha256("")
+        while page := await self._index.read(partial(rows.files_after, after=last, limit=_PAGE)):
+            for last, row in page:
+                if self._layout.file(last).exists():
+                    yield self._of_row(last, row)
+
+    async def totals(self) -> tuple[int, int]:
+        """(bytes, number) of all files. Raises StorageBroken."""
+        return await self._index.read(rows.totals)
+
+    async def tend(self) -> None:
+        """Writes down what was used, and keeps the limits, until cancelled."""
+        try:
+            await self._eviction.run()
+        finally:
+            with suppress(StorageProblem):
+                await self._eviction.write_uses()
+
     async def check(self) -> None:
         """Raises StorageFull or StorageBroken when nothing can be stored now."""
         probe = self._layout.tmp / f"probe-{os.getpid()}"
@@ -147,111 +112,13 @@ class FileStore(Notes):
             self._disk.remove(path)
 
     @asynccontextmanager
-    async def _claimed(self, sha256: Sha256) -> AsyncIterator[Claim | None]:
-        """The claim, None while another process has it. The part that a process that died left behind is thrown away.
-
-        Claiming is done here and now: a few calls on names that are in memory take a tenth of the time that handing them to a thread
-        would add to every fetch.
-        """
-        claim = try_claim(self._layout.lock(sha256))
-        if claim is None:
-            yield None
-            return
-        try:
-            part = self._layout.part(sha256)
-            if os.access(part, os.F_OK):
-                await in_thread(self._threads, self._disk.remove, part)
-            yield claim
-        finally:
-            await in_thread(self._threads, claim.release)
-
-    async def _sound(self, sha256: Sha256) -> Held | None:
-        """The file, when it is here as it was stored, or has been hashed anew; under its claim."""
-        if not os.access(self._layout.file(sha256), os.F_OK):
-            return None
-        held = await self.find(sha256)
-        if held is not None:
-            try:
-                self.open(held).close()
-                return held
-            except Damaged as damage:
-                log.warning("stored file was touched, hashing it anew", extra={"cause": damage.detail})
-        return await self._adopt(sha256)
-
-    async def _adopt(self, sha256: Sha256) -> Held | None:
-        """Hashes what lies in the file's place: right, it gets its row and nodes; wrong, it is removed. Under the claim."""
-        path = self._layout.file(sha256)
-        self._known.pop(sha256, None)
-        held, graph = await in_thread(self._threads, _hashed, path, sha256)
-        if held is not None:
-            await self._keep(held, graph)
-            return held
-        if os.access(path, os.F_OK):
-            log.error("stored file is damaged, removed", extra={"sha256": sha256})
-            await in_thread(self._threads, self._disk.remove, path)
-        await self._write_row(partial(rows.drop_file, sha256=sha256, forget=self._forget_node))
-        return None
-
-    async def _keep(self, held: Held, graph: Graph) -> None:
-        """A file is here and right. Best effort: without its row it is hashed anew when somebody asks, without a node, too."""
-        self._known[held.sha256] = held
-        row = rows.FileRow(held.size, held.cid, held.modified_ns, held.changed_ns)
-        await self._write_row(partial(rows.put_file, sha256=held.sha256, row=row, graph=graph))
-        if not graph.nodes:
-            return
-        try:  # who deleted a file with the same node meanwhile had not seen our row; an earlier version kept none
-            await in_thread(self._threads, self._nodes.write, held.sha256, graph)
-        except StorageProblem as problem:
-            log.warning("store cannot write a node", extra={"sha256": held.sha256, "cause": problem.detail})
-
-    async def _write_row(self, work: Work[None]) -> None:
-        """Best effort."""
-        try:
-            await self._index.write(work)
-        except StorageProblem:
-            log.exception("store cannot write its index")
-
-    def _forget_node(self, cid: Cid) -> None:
-        """No file has the node any more. Called inside the transaction that found so: who wants it has his row, or will look."""
-        try:
-            self._nodes.remove(cid)
-        except StorageProblem as problem:
-            log.warning("store cannot remove a node", extra={"cause": problem.detail})
-
-    def _remember(self, sha256: Sha256, row: rows.FileRow) -> Held:
-        held = self._known[sha256] = Held(
-            sha256=sha256,
-            size=row.size,
-            cid=row.cid,
-            path=self._layout.file(sha256),
-            modified_ns=row.modified_ns,
-            changed_ns=row.changed_ns,
-        )
-        return held
-
-
-def _hashed(path: Path, sha256: Sha256) -> tuple[Held | None, Graph]:
-    """The file, if it is what its name says; None if not, or if there is none. Raises StorageBroken."""
-    digest, builder = hashlib.sha256(), GraphBuilder()
-    try:
-        with told("read", path), path.open("rb", buffering=0) as file:
-            stat = os.fstat(file.fileno())
-            while chunk := file.read(_READ_BYTES):
-                digest.update(chunk)
-                builder.update(chunk)
-    except StorageBroken as problem:
-        if isinstance(problem.__cause__, FileNotFoundError):
-            return None, Graph(raw_cid(sha256))
-        raise
-    graph = builder.finish(sha256)
-    if digest.hexdigest() != sha256:
-        return None, graph
-    held = Held(
-        sha256=sha256,
-        size=builder.size,
-        cid=graph.cid,
-        path=path,
-        modified_ns=stat.st_mtime_ns,
-        changed_ns=stat.st_ctime_ns,
-    )
-    return held, graph
+    async def _mine(self, sha256: Sha256) -> AsyncIterator[None]:
+        """Under the file's claim, when its holder has let it go. Raises StorageBroken when he does not."""
+        patience = int(CLAIM_SECONDS / _POLL_SECONDS)
+        for _ in range(patience):
+            async with self._claimed(sha256) as claim:
+                if claim is not None:
+                    yield
+                    return
+            await asyncio.sleep(_POLL_SECONDS)
+        raise StorageBroken(f"the stored file {sha256} is being written or looked at", hint="try again later")

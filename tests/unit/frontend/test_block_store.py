@@ -170,8 +170,15 @@ async def of_the_first_version(folder: Path) -> AsyncIterator[FileStore]:
         await store.note_asked(REPORT)
     node_of(folder, LARGE).unlink()
     with sqlite3.connect(folder / "index.sqlite") as index:
-        index.executescript("""DROP TABLE blocks; DROP INDEX reports_by_digest; DROP TABLE files; PRAGMA user_version = 1;
-            CREATE TABLE files (sha256 TEXT PRIMARY KEY, size INTEGER NOT NULL, cid TEXT NOT NULL, modified_ns INTEGER NOT NULL)""")
+        for change in (
+            "DROP TABLE blocks",
+            "DROP TABLE totals",
+            "DROP INDEX reports_by_digest",
+            "DROP TABLE files",
+            "CREATE TABLE files (sha256 TEXT PRIMARY KEY, size INTEGER, cid TEXT, modified_ns INTEGER) WITHOUT ROWID",
+            "PRAGMA user_version = 1",
+        ):
+            index.execute(change)
     index.close()
     async with open_filestore(folder) as store:
         yield store

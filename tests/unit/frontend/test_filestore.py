@@ -70,7 +70,14 @@ async def test_files_lie_read_only_by_their_digest_and_nothing_else_stays(tmp_pa
     path = path_of(tmp_path, DIGEST)
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (BODY, 0o444)
     assert list((tmp_path / "tmp").iterdir()) == []
-    assert {entry.name for entry in tmp_path.iterdir()} == {"files", "nodes", "tmp", "index.sqlite", "index.lock"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {
+        "files",
+        "nodes",
+        "pins",
+        "tmp",
+        "index.sqlite",
+        "index.lock",
+    }
 
 
 async def test_files_and_reports_outlive_the_process(tmp_path: Path) -> None:
@@ -367,7 +374,7 @@ async def test_whoever_asks_before_the_index_is_made_anew_has_the_file_hashed_at
     async with open_filestore(tmp_path) as store:
         held = await put(store)
     spoil(tmp_path, "gone")
-    monkeypatch.setattr("index_frontend.storage.filestore.layout.Layout.complete", lambda _: iter(()))
+    monkeypatch.setattr("index_frontend.storage.filestore.layout.Layout.complete", lambda *_: iter(()))
     async with open_filestore(tmp_path) as store:
         assert await store.find(DIGEST) is None
         assert await claimed(store, DIGEST) == held
