@@ -7,6 +7,8 @@ from matrix_pypi_bot.process.command_line import command_group
 _COMMANDS = {
     "run": "Run the index frontend.",
     "check-config": "Parse the configuration and say what is wrong.",
+    "check-storage": "Try out a storage backend, as it is configured, point by point.",
+    "storage": "List, copy, export, import, pin, delete and check what the storage backends hold.",
     "conformance": "Answer protocol questions as JSON lines, for other implementations.",
 }
 
