@@ -51,6 +51,8 @@ class UpstreamSource:
 class UpstreamBody:
     """An open transfer. When it breaks off it is taken up again once, by a range request, before anybody is told."""
 
+    sender = UpstreamSource.name
+
     def __init__(
         self, outbound: Outbound, silent: SilentHosts, stack: AsyncExitStack, wanted: Wanted, start: int
     ) -> None:

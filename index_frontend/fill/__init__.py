@@ -2,9 +2,21 @@
 
 from index_frontend.fill.fills import Asker, Fills
 from index_frontend.fill.flight import Flight
+from index_frontend.fill.race import Race
 from index_frontend.fill.reporter import Reporter
 from index_frontend.fill.through import Through, through
 from index_frontend.fill.transfer import SMALL_BYTES, Transfer
 from index_frontend.fill.wheel_metadata import WheelMetadata
 
-__all__ = ["SMALL_BYTES", "Asker", "Fills", "Flight", "Reporter", "Through", "Transfer", "WheelMetadata", "through"]
+__all__ = [
+    "SMALL_BYTES",
+    "Asker",
+    "Fills",
+    "Flight",
+    "Race",
+    "Reporter",
+    "Through",
+    "Transfer",
+    "WheelMetadata",
+    "through",
+]

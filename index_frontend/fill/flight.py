@@ -120,14 +120,14 @@ class Flight:
                 incoming, wrong = self._begin(writer), None
             try:
                 await incoming.receive(source, way)
-                self.source = source.name
+                self.source = incoming.transfer.source
                 return await incoming.store()
             except (SourceGone, SourceAway, SourceWrong) as problem:
                 problems.append(problem)
             except DigestMismatch as mismatch:
                 # Readers are told when there is another way to go, or by `end`: not while who asks again would join what is over.
-                problems.append(wrong := _wrong_bytes(self.wanted, source))
-                await self._on_wrong(self.wanted, mismatch, source.name)
+                problems.append(wrong := _wrong_bytes(self.wanted, incoming.transfer.source))
+                await self._on_wrong(self.wanted, mismatch, incoming.transfer.source)
         raise _worst(problems, self.wanted)
 
     def _begin(self, writer: Writer) -> Incoming:
@@ -187,8 +187,8 @@ def _stopped(wanted: Wanted) -> SourceAway:
     return SourceAway(f"matrix-pypi: {wanted.name}: whoever fetched it stopped")
 
 
-def _wrong_bytes(wanted: Wanted, source: Source) -> SourceWrong:
-    return SourceWrong(f"matrix-pypi: {wanted.name}: {source.name} sent other bytes than the index names")
+def _wrong_bytes(wanted: Wanted, sender: str) -> SourceWrong:
+    return SourceWrong(f"matrix-pypi: {wanted.name}: {sender} sent other bytes than the index names")
 
 
 def _worst(problems: Sequence[Problem], wanted: Wanted) -> Problem:

@@ -46,7 +46,7 @@ class Incoming:
     async def receive(self, source: Source, wanted: Wanted) -> None:
         """Takes what is missing yet from `source`. Raises what the source raises, DigestMismatch, StorageFull or StorageBroken."""
         async with source.fetch(wanted, self._tally.count) as body:
-            self.transfer.source = source.name
+            self.transfer.source = body.sender
             if body.size is not None and self.transfer.total is None:
                 await self._expect(body.size)
             if self._memory is not None:

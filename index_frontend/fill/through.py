@@ -73,25 +73,23 @@ async def through(sources: Sequence[Source], wanted: Wanted, given: Transfer | N
     """
     start = 0 if given is None else given.released
     async with AsyncExitStack() as stack:
-        source, body = await _first(stack, sources, wanted, start)
+        body = await _first(stack, sources, wanted, start)
         total = wanted.size if body.size is None else body.size
         if total is None:
             told = f"matrix-pypi: {wanted.name} cannot be stored now, and nobody says how long it is"
             raise StorageBroken(told, code=ProblemCode.FILE_UNAVAILABLE)
         if given is not None and given.total not in (None, total):
             # The client was told that length: with a larger one its last bytes would not be held back any more.
-            raise SourceWrong(f"matrix-pypi: {wanted.name}: {source.name} has {total} bytes now, {given.total} before")
-        yield Through(source=source.name, total=total, wanted=wanted, body=body, given=given)
+            raise SourceWrong(f"matrix-pypi: {wanted.name}: {body.sender} has {total} bytes now, {given.total} before")
+        yield Through(source=body.sender, total=total, wanted=wanted, body=body, given=given)
 
 
-async def _first(
-    stack: AsyncExitStack, sources: Sequence[Source], wanted: Wanted, start: int
-) -> tuple[Source, SourceBody]:
+async def _first(stack: AsyncExitStack, sources: Sequence[Source], wanted: Wanted, start: int) -> SourceBody:
     problem: Problem = SourceGone(f"matrix-pypi: nobody told where {wanted.name} is")
     for source in sources:
         for way in source.ways(wanted):
             try:
-                return source, await stack.enter_async_context(source.fetch(way, start))
+                return await stack.enter_async_context(source.fetch(way, start))
             except (SourceGone, SourceAway, SourceWrong) as error:
                 problem = error
     raise problem

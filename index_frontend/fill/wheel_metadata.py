@@ -61,6 +61,11 @@ class _Bytes:
     start: int
 
     @property
+    def sender(self) -> str:
+        """What is here comes from here."""
+        return WheelMetadata.name
+
+    @property
     def size(self) -> int:
         """Length of the whole."""
         return len(self.data)

@@ -82,6 +82,10 @@ class _Body:
     start: int
 
     @property
+    def sender(self) -> str:
+        return self.source.name
+
+    @property
     def size(self) -> int | None:
         return len(self.source.body) if self.source.tells_size else None
 

@@ -1,0 +1,128 @@
+"""All neighbours of this process as one `ports.Source`; parts of files before the whole is here; single blocks to mend a store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from index_frontend.blocks.file import BlockFile, open_file
+from index_frontend.blocks.getter import Getter
+from index_frontend.blocks.neighbour import Neighbour, usable
+from index_frontend.dag.blocks import LEAF_BYTES, BadBlock, is_leaf, root_of
+from index_frontend.ports import SourceAway, SourceGone, SourceWrong, Wanted
+from index_frontend.storage.api import WrongContent
+from matrix_pypi_bot.wire.cids import Cid, InvalidCid, parse_cid, raw_cid
+from matrix_pypi_bot.wire.messages import Observed
+
+_MAX_CIDS: Final = 3  # different ones for one digest: all but one are wrong
+
+Report = Callable[[Observed], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockBody:
+    """A `ports.SourceBody`."""
+
+    file: BlockFile
+    start: int
+
+    @property
+    def size(self) -> int:
+        """As the graph tells it."""
+        return self.file.size
+
+    @property
+    def sender(self) -> str:
+        """`peer` or `kubo`."""
+        return self.file.sender
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Leaf by leaf."""
+        async for chunk in self.file.chunks(self.start):
+            yield chunk
+
+
+class Blocks:
+    """A `ports.Source` over the neighbours. `report` is told of wrong blocks."""
+
+    name = "peer"
+
+    def __init__(self, neighbours: Sequence[Neighbour], report: Report) -> None:
+        self._neighbours = tuple(neighbours)
+        self._report = report
+
+    def ways(self, wanted: Wanted) -> tuple[Wanted, ...]:
+        """One for each CID that the file may have, while somebody can be asked."""
+        if not usable(self._neighbours):
+            return ()
+        return tuple(replace(wanted, cids=(cid,), urls=()) for cid in cids_of(wanted))
+
+    @asynccontextmanager
+    async def fetch(self, wanted: Wanted, start: int = 0) -> AsyncIterator[BlockBody]:
+        """The body from `start` on, by the first CID of `wanted`. Open when its root is here."""
+        yield BlockBody(await self.open(wanted), start)
+
+    async def open(self, wanted: Wanted) -> BlockFile:
+        """The file by the first CID of one of `ways`. Raises SourceGone, SourceAway, SourceWrong."""
+        getter = Getter(self._neighbours, partial(self._wrong, wanted))
+        return await open_file(getter, parse_cid(wanted.cids[0]), wanted.size, wanted.max_bytes)
+
+    async def open_any(self, wanted: Wanted) -> BlockFile | None:
+        """The file by whichever CID leads to it; None when none does now."""
+        for way in self.ways(wanted):
+            with suppress(SourceGone, SourceAway, SourceWrong):
+                return await self.open(way)
+        return None
+
+    async def repair(self, cid: Cid) -> bytes | None:
+        """One block, right; None when nobody has it."""
+        getter = Getter(self._neighbours, _unreported)
+        try:
+            return (await getter.get(cid))[0]
+        except (SourceGone, SourceAway):
+            return None
+
+    async def _wrong(self, wanted: Wanted, name: str, problem: WrongContent) -> None:
+        await self._report(
+            Observed(
+                project=wanted.project,
+                file=wanted.name,
+                expected_sha256=wanted.sha256,
+                sha256=None,
+                size=0,
+                source=f"peer {name}",
+                reason=problem.detail,
+            )
+        )
+
+
+def cids_of(wanted: Wanted) -> tuple[Cid, ...]:
+    """The CIDs that the object may have: of a file of one leaf its sha256 tells it, of others those that were attested.
+
+    A file whose size nobody told and whose CID nobody attested may be a short one.
+    """
+    if wanted.is_metadata:
+        return ()
+    own = raw_cid(wanted.sha256)
+    if wanted.size is not None and wanted.size <= LEAF_BYTES:
+        return (own,)
+    told = tuple(cid for text in wanted.cids[:_MAX_CIDS] if (cid := _fitting(text, own, wanted.size)) is not None)
+    return told if told or wanted.size is not None else (own,)
+
+
+def _fitting(text: str, own: Cid, size: int | None) -> Cid | None:
+    """`text` as a CID that a file with the leaf CID `own` and `size` bytes can have."""
+    try:
+        cid = parse_cid(text)
+        if size is not None:
+            root_of(cid, size)
+    except (InvalidCid, BadBlock):
+        return None
+    return None if is_leaf(cid) and cid != own else cid
+
+
+async def _unreported(name: str, problem: WrongContent) -> None:
+    """It is in the log."""
