@@ -157,20 +157,20 @@ class KuboRpc:
         """
         params = {"arg": cid, "name": name, "recursive": "true", "progress": "true", **_OFFLINE, **self._announce}
         stall_seconds = min(PIN_STALL_SECONDS, self._wire.silence_seconds)
-        loop, so_far = asyncio.get_running_loop(), -1
+        loop, so_far, is_pinned = asyncio.get_running_loop(), -1, False
         async with self._wire.deadline(self._wire.silence_seconds, f"looks for blocks of {cid} in vain") as watch:
             response = await self._wire.send(self._wire.url("pin/add"), params)
             try:
                 async for line in self._wire.lines(response):
                     told = self._wire.decode(line, answers.PinProgress)
-                    if cid in (told.pins or ()):
-                        return
+                    is_pinned = is_pinned or cid in (told.pins or ())
                     if told.blocks != so_far:
                         so_far = told.blocks
                         watch.reschedule(loop.time() + stall_seconds)
             finally:
                 response.close()
-        raise Unavailable(f"broke off while it pinned {cid}", backend=self._wire.backend)
+        if not is_pinned:
+            raise Unavailable(f"broke off while it pinned {cid}", backend=self._wire.backend)
 
     async def unpin(self, cid: Cid) -> bool:
         """Whether it was pinned."""
