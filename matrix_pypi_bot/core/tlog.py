@@ -43,12 +43,31 @@ class CompactTree:
 
     def root(self) -> bytes:
         """The root over all leaves so far; of an empty tree the hash of nothing."""
-        if not self._peaks:
-            return EMPTY_ROOT
-        *rest, merged = self._peaks
-        for peak in reversed(rest):
-            merged = node_hash(peak, merged)
-        return merged
+        return fold(self._peaks)
+
+
+def fold(hashes: Sequence[bytes]) -> bytes:
+    """The root over neighbouring full subtrees, given from left to right, each smaller than the one before."""
+    if not hashes:
+        return EMPTY_ROOT
+    *rest, merged = hashes
+    for left in reversed(rest):
+        merged = node_hash(left, merged)
+    return merged
+
+
+def full_subtrees(start: int, end: int) -> list[tuple[int, int]]:
+    """What `fold` needs for the leaves from `start` to `end` (exclusive), as (level, index).
+
+    A full subtree of level L and index i is over the 2^L leaves from i * 2^L on; its hash never changes when the tree grows.
+    `start` is where a subtree of the standard begins: 0, or the left edge of one of a proof's ranges.
+    """
+    found: list[tuple[int, int]] = []
+    while start < end:
+        level = (end - start).bit_length() - 1
+        found.append((level, start >> level))
+        start += 1 << level
+    return found
 
 
 def root_of(leaves: Sequence[bytes]) -> bytes:
@@ -58,18 +77,7 @@ def root_of(leaves: Sequence[bytes]) -> bytes:
 
 def inclusion_proof(index: int, leaves: Sequence[bytes]) -> list[bytes]:
     """That leaf `index` (0 <= index < len) is in the tree of `leaves`. Raises IndexError for another index."""
-    if not 0 <= index < len(leaves):
-        raise IndexError(index)
-    proof: list[bytes] = []
-    while len(leaves) > 1:
-        split = _split(len(leaves))
-        if index < split:
-            proof.append(root_of(leaves[split:]))
-            leaves = leaves[:split]
-        else:
-            proof.append(root_of(leaves[:split]))
-            leaves, index = leaves[split:], index - split
-    return proof[::-1]
+    return [root_of(leaves[start:end]) for start, end in inclusion_ranges(index, len(leaves))]
 
 
 def consistency_proof(first: int, leaves: Sequence[bytes]) -> list[bytes]:
@@ -77,23 +85,45 @@ def consistency_proof(first: int, leaves: Sequence[bytes]) -> list[bytes]:
 
     Empty for 0 and for all of them. Raises IndexError for another number.
     """
-    if not 0 <= first <= len(leaves):
-        raise IndexError(first)
-    if first in (0, len(leaves)):
-        return []
-    proof: list[bytes] = []
-    whole = True  # whether the first tree is exactly the subtree that is left, so that the verifier knows its root
-    while first != len(leaves):
-        split = _split(len(leaves))
-        if first <= split:
-            proof.append(root_of(leaves[split:]))
-            leaves = leaves[:split]
+    return [root_of(leaves[start:end]) for start, end in consistency_ranges(first, len(leaves))]
+
+
+def inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
+    """The leaves (start, end exclusive) under each hash of the inclusion proof. Raises IndexError."""
+    if not 0 <= index < size:
+        raise IndexError(index)
+    start, end = 0, size
+    ranges: list[tuple[int, int]] = []
+    while end - start > 1:
+        middle = start + _split(end - start)
+        if index < middle:
+            ranges.append((middle, end))
+            end = middle
         else:
-            proof.append(root_of(leaves[:split]))
-            leaves, first, whole = leaves[split:], first - split, False
-    if not whole:
-        proof.append(root_of(leaves))
-    return proof[::-1]
+            ranges.append((start, middle))
+            start = middle
+    return ranges[::-1]
+
+
+def consistency_ranges(first: int, size: int) -> list[tuple[int, int]]:
+    """The leaves (start, end exclusive) under each hash of the consistency proof. Raises IndexError."""
+    if not 0 <= first <= size:
+        raise IndexError(first)
+    if first in (0, size):
+        return []
+    start, end = 0, size
+    ranges: list[tuple[int, int]] = []
+    while first != end:
+        middle = start + _split(end - start)
+        if first <= middle:
+            ranges.append((middle, end))
+            end = middle
+        else:
+            ranges.append((start, middle))
+            start = middle
+    if start:  # the first tree is not exactly the subtree that is left, so that the verifier does not know its root
+        ranges.append((start, end))
+    return ranges[::-1]
 
 
 def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes], root: bytes) -> bool:

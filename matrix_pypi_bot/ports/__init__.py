@@ -1,6 +1,7 @@
 """What the bot's services need of the outside, and what must be true when a call returns."""
 
 from matrix_pypi_bot.ports.database import Ledger, Mail, Store, StoreAway, Transaction, Views
+from matrix_pypi_bot.ports.log import HeadRow, Log
 from matrix_pypi_bot.ports.outside import Absent, Away, Clock, FetchedPage, Index, NotModified, Postman, Wrong
 from matrix_pypi_bot.ports.rows import (
     PROJECT_ROOM,
@@ -27,9 +28,11 @@ __all__ = [
     "Clock",
     "EnvelopeRow",
     "FetchedPage",
+    "HeadRow",
     "InboxRow",
     "Index",
     "Ledger",
+    "Log",
     "Mail",
     "NotModified",
     "OutboxRow",

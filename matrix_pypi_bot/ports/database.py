@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
+from matrix_pypi_bot.ports.log import Log
 from matrix_pypi_bot.ports.rows import (
     Accepted,
     Backlog,
@@ -97,14 +98,6 @@ class Ledger(Protocol):
 
     async def overrides(self, project: ProjectName) -> list[OverrideRow]:
         """Oldest first."""
-        ...
-
-    async def append_leaf(self, statement_id: str, leaf_hash: bytes) -> int:
-        """The index the statement got in this organisation's log: 0, 1, 2, ... without gaps."""
-        ...
-
-    async def leaves(self, start: int, end: int) -> list[str]:
-        """Statement ids of the leaves from `start` (inclusive) to `end` (exclusive)."""
         ...
 
     async def observe(self, observed: Observed, at_ms: int) -> None:
@@ -230,6 +223,7 @@ class Transaction(Protocol):
     """One database transaction, seen as tables."""
 
     ledger: Ledger
+    log: Log
     views: Views
     mail: Mail
 

@@ -82,7 +82,7 @@ async def keep_own(
             via="own",
         )
     )
-    await tables.ledger.append_leaf(statement.id, leaf_hash(checked.envelope.payload))
+    await tables.log.append(statement.id, leaf_hash(checked.envelope.payload))
 
 
 def envelope_json(envelope: Envelope) -> bytes:

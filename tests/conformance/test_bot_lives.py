@@ -52,7 +52,7 @@ async def test_what_one_life_learnt_the_next_knows(url: str) -> None:
         assert await world.rules("mxa") == {ONE.filename: "R3", TWO.filename: "R1"}
         assert (await world.changes())[-1].withdrawn == (ONE.filename,)
         async with world.store.transaction() as tables:
-            assert len(await tables.ledger.leaves(0, 9)) == 3
+            assert len(await tables.log.leaves(0, 9)) == 3
             seen = Observed(
                 project="mxa", file=ONE.filename, expected_sha256=ONE.sha256, sha256=None, size=1, source="s", reason="r"
             )  # fmt: skip

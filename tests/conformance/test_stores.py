@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from mautrix.util.async_db import Database, UpgradeTable
 
-from matrix_pypi_bot.adapters.database import ledger
+from matrix_pypi_bot.adapters.database import ledger, log
 from matrix_pypi_bot.adapters.database.engine import OWNER, DatabaseStore, open_store
 from matrix_pypi_bot.adapters.database.upgrade import v00_first, v01_rules
-from matrix_pypi_bot.ports import Accepted, EnvelopeRow, OverrideRow, Store, StoreAway, ViewRow
+from matrix_pypi_bot.ports import Accepted, EnvelopeRow, OverrideRow, Store, StoreAway, Transaction, ViewRow
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Change, Observed, Stored, encode
 from matrix_pypi_bot.wire.names import FileName, ProjectName
@@ -234,16 +234,16 @@ async def test_whatever_is_known_of_a_project_it_was_heard_of(store: Store) -> N
 
 async def test_leaves_are_numbered_without_gaps_also_after_a_rollback(store: Store) -> None:
     async with store.transaction() as tables:
-        assert await tables.ledger.append_leaf("a", bytes(32)) == 0
+        assert await tables.log.append("a", bytes(32)) == 0
     with pytest.raises(ZeroDivisionError):
         async with store.transaction() as tables:
-            assert await tables.ledger.append_leaf("lost", bytes(32)) == 1
+            assert await tables.log.append("lost", bytes(32)) == 1
             raise ZeroDivisionError
     async with store.transaction() as tables:
-        assert await tables.ledger.append_leaf("b", bytes(32)) == 1
-        assert await tables.ledger.append_leaf("c", bytes(32)) == 2
-        assert await tables.ledger.leaves(1, 3) == ["b", "c"]
-        assert await tables.ledger.leaves(3, 9) == []
+        assert await tables.log.append("b", bytes(32)) == 1
+        assert await tables.log.append("c", bytes(32)) == 2
+        assert await tables.log.leaves(1, 3) == ["b", "c"]
+        assert await tables.log.leaves(3, 9) == []
 
 
 async def test_the_same_wrong_bytes_of_one_day_are_one_observation(store: DatabaseStore) -> None:
@@ -318,10 +318,10 @@ async def test_other_rules_begin_at_a_number_of_their_own(store: Store) -> None:
 async def test_a_statement_that_takes_too_long_means_that_the_database_is_away(store: Store) -> None:
     with pytest.raises(StoreAway):
         async with store.transaction() as tables:
-            await tables.ledger.append_leaf("1", bytes(32))
+            await tables.log.append("1", bytes(32))
             raise TimeoutError
     async with store.transaction() as tables:
-        assert await tables.ledger.leaves(0, 9) == []
+        assert await tables.log.leaves(0, 9) == []
 
 
 async def test_reports_wait_until_they_are_settled(store: Store) -> None:
@@ -367,13 +367,14 @@ async def test_reports_that_wait_are_taken_along_from_an_older_database(url: str
 COLUMNS = {
     "envelope": "kind", "sighting": "id", "own_signature": "sha256", "own_digest": "cause", "first_digest": "project",
     "own_view": "root", "operator_override": "reason", "log_leaf": "leaf_hash", "observation": "body",
+    "log_node": "hash", "log_checkpoint": "root",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("table", ledger.INSERT_ONLY)
+@pytest.mark.parametrize("table", (*ledger.INSERT_ONLY, *log.INSERT_ONLY))
 async def test_the_database_itself_refuses_to_change_or_forget_what_is_known(store: DatabaseStore, table: str) -> None:
     async with store.transaction() as tables:
-        await _fill(tables.ledger)
+        await _fill(tables)
     async with store._database.acquire_direct() as connection:
         count = await connection.fetchval(f"SELECT COUNT(*) FROM {table}")
         assert count > 0
@@ -460,11 +461,11 @@ async def test_a_task_started_inside_a_transaction_is_not_inside_it(store: Store
 async def test_transactions_are_serial(store: Store) -> None:
     async def append(number: int) -> None:
         async with store.transaction() as tables:
-            await tables.ledger.append_leaf(str(number), bytes(32))
+            await tables.log.append(str(number), bytes(32))
 
     await asyncio.gather(*(append(number) for number in range(20)))
     async with store.transaction() as tables:
-        assert sorted(await tables.ledger.leaves(0, 99)) == sorted(str(number) for number in range(20))
+        assert sorted(await tables.log.leaves(0, 99)) == sorted(str(number) for number in range(20))
 
 
 async def test_everything_is_there_after_reopening(url: str) -> None:
@@ -515,8 +516,12 @@ async def test_a_failing_database_is_away_and_nothing_else(store: DatabaseStore,
         assert await tables.ledger.keep(attestation())
 
 
-async def _fill(tables: ledger.LedgerTables) -> None:
+async def _fill(transaction: Transaction) -> None:
     """One row in every insert-only table."""
+    for number in range(2):
+        await transaction.log.append(f"{number:064x}", bytes(32))
+    await transaction.log.promise(2, bytes(32), at_ms=1)
+    tables = transaction.ledger
     await tables.keep(attestation())
     await tables.sighted("1" * 64, room_id="!r", event_id="$e", sender="@eve:example.org", at_ms=5)
     await tables.sign_once(KEY, WHEEL, A)
@@ -526,7 +531,6 @@ async def _fill(tables: ledger.LedgerTables) -> None:
     await tables.override(
         OverrideRow(statement_id="1" * 64, project=MXA, file=None, action="release", sha256=None, reason="", at_ms=1)
     )
-    await tables.append_leaf("1" * 64, bytes(32))
     await tables.observe(
         Observed(project=MXA, file=WHEEL, expected_sha256=A, sha256=None, size=0, source="peer", reason="cut"), at_ms=1
     )

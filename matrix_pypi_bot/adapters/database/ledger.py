@@ -48,6 +48,7 @@ SCHEMA: Final = (
         n {identity}, statement_id {name} NOT NULL UNIQUE, project {name} NOT NULL, file {name} NOT NULL,
         action TEXT NOT NULL, sha256 TEXT, reason TEXT NOT NULL, at_ms BIGINT NOT NULL)""",
     "CREATE INDEX operator_override_of_project ON operator_override (project, n)",
+    # The leaves of our own log; what stands on them: `log`.
     "CREATE TABLE log_leaf (n BIGINT PRIMARY KEY, statement_id {name} NOT NULL UNIQUE, leaf_hash {blob} NOT NULL)",
     # Keyed by what was seen and the day, so that a broken source cannot fill the disk.
     """CREATE TABLE observation (
@@ -215,17 +216,6 @@ class LedgerTables:
             )
             for row in rows
         ]
-
-    async def append_leaf(self, statement_id: str, leaf_hash: bytes) -> int:
-        n: int = await self._db.fetchval("SELECT COALESCE(MAX(n) + 1, 0) FROM log_leaf")
-        await self._db.execute(
-            "INSERT INTO log_leaf (n, statement_id, leaf_hash) VALUES ($1, $2, $3)", n, statement_id, leaf_hash
-        )
-        return n
-
-    async def leaves(self, start: int, end: int) -> list[str]:
-        rows = await self._db.fetch("SELECT statement_id FROM log_leaf WHERE n >= $1 AND n < $2 ORDER BY n", start, end)
-        return [row["statement_id"] for row in rows]
 
     async def observe(self, observed: Observed, at_ms: int) -> None:
         body = msgspec.json.encode(observed)

@@ -63,7 +63,7 @@ async def test_what_was_stored_is_accepted_signed_logged_and_queued_in_one_go(
     assert source.upload_time == "2024-01-02T03:04:05.678901Z"
     assert (predicate.seq, predicate.prev, str(predicate.issued)) == (1, None, "2026-01-01T00:00:00Z")
     async with world.store.transaction() as tables:
-        assert await tables.ledger.leaves(0, 9) == [checked.statement.id]
+        assert await tables.log.leaves(0, 9) == [checked.statement.id]
         row = await tables.ledger.envelope(checked.statement.id)
         assert row is not None
         assert (json.loads(row.envelope), row.via, row.file) == (mail["content"]["dsse"], "own", ONE.filename)
@@ -84,7 +84,7 @@ async def test_statements_of_a_project_are_a_chain(world: World) -> None:
         first, second = await tables.ledger.attestations(MXA)
         assert [first.seq, second.seq] == [1, 2]
         assert await tables.ledger.chain(KEY.keyid, MXA) == (2, second.id)
-        assert len(await tables.ledger.leaves(0, 9)) == 2
+        assert len(await tables.log.leaves(0, 9)) == 2
     assert world.postman.pokes == 2
 
 
@@ -287,7 +287,7 @@ async def test_a_crash_before_the_commit_leaves_nothing_and_the_report_can_come_
     monkeypatch.undo()
     assert (await world.attestations("mxa"), await accepted(world), await world.mail()) == ([], {}, [])
     async with world.store.transaction() as tables:
-        assert await tables.ledger.leaves(0, 9) == []
+        assert await tables.log.leaves(0, 9) == []
         assert await tables.ledger.signed(KEY.keyid, FileName(ONE.filename)) is None
     await world.store_file(ONE)
     assert await world.attestations("mxa") == [ONE.sha256]

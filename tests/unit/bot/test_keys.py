@@ -33,7 +33,7 @@ async def test_the_first_manifest_names_the_mirror_key_and_goes_to_the_trust_roo
     checked = check_event(event, None, root_keys(ORGA.pinned, None))
     assert checked.statement.predicate == manifest
     async with world.store.transaction() as tables:
-        assert await tables.ledger.leaves(0, 9) == [checked.statement.id]
+        assert await tables.log.leaves(0, 9) == [checked.statement.id]
         row = await tables.ledger.envelope(checked.statement.id)
         assert row is not None
         assert json.loads(row.envelope) == mail["content"]["dsse"]

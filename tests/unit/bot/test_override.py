@@ -57,7 +57,7 @@ async def test_a_decision_is_a_signed_statement_in_the_log_and_no_mail(world: Wo
     async with world.store.transaction() as tables:
         row = await tables.ledger.envelope(done.statement_id)
         assert row is not None
-        assert await tables.ledger.leaves(0, 9) == [done.statement_id]
+        assert await tables.log.leaves(0, 9) == [done.statement_id]
     checked = check_envelope(json.loads(row.envelope), KEYS)
     predicate: Any = checked.statement.predicate
     assert checked.statement.subject.sha256 == sha256_of(ONE.filename.encode())
@@ -206,7 +206,7 @@ async def test_what_cannot_be_meant_is_refused_and_leaves_nothing(
     assert 400 <= raised.value.code.status < 500
     async with world.store.transaction() as tables:
         assert await tables.ledger.overrides(MXA) == []
-        assert await tables.ledger.leaves(0, 9) == []
+        assert await tables.log.leaves(0, 9) == []
 
 
 async def test_a_reason_is_one_clean_line_and_there_is_one(world: World) -> None:

@@ -12,7 +12,11 @@ from matrix_pypi_bot.core.tlog import (
     EMPTY_ROOT,
     CompactTree,
     consistency_proof,
+    consistency_ranges,
+    fold,
+    full_subtrees,
     inclusion_proof,
+    inclusion_ranges,
     leaf_hash,
     node_hash,
     root_of,
@@ -99,3 +103,21 @@ def test_no_proof_makes_a_verifier_stumble(first: int, second: int, proof: list[
 
 def test_leaves_and_nodes_are_told_apart() -> None:
     assert leaf_hash(b"ab") != node_hash(b"a", b"b")
+
+
+def test_the_hashes_of_full_subtrees_are_enough_for_every_root_and_every_proof() -> None:
+    """The sizes of every range shrink from left to right, so that `fold` may merge them."""
+
+    def of_stored(start: int, end: int) -> bytes:
+        nodes = full_subtrees(start, end)
+        assert [level for level, _ in nodes] == sorted({level for level, _ in nodes}, reverse=True)
+        return fold([rfc_root(LEAVES[index << level : (index + 1) << level]) for level, index in nodes])
+
+    for size in range(71):
+        assert of_stored(0, size) == ROOTS[size]
+        for first in range(size + 1):
+            stored = [of_stored(start, end) for start, end in consistency_ranges(first, size)]
+            assert stored == consistency_proof(first, LEAVES[:size])
+        for index in range(size):
+            stored = [of_stored(start, end) for start, end in inclusion_ranges(index, size)]
+            assert stored == inclusion_proof(index, LEAVES[:size])
