@@ -22,7 +22,9 @@ def backends_in(config: Path) -> dict[str, Mapping[str, Any]]:
 
 def embedded(settings: Settings) -> dict[str, Any]:
     """The store in `storage.folder` as a section of its own."""
-    return {"type": EMBEDDED, "folder": str(settings.storage.folder)}
+    storage = settings.storage
+    limits = {key: getattr(storage, key) for key in ("max_bytes", "min_free_bytes", "min_free_inodes")}
+    return {"type": EMBEDDED, "folder": str(storage.folder), **limits}
 
 
 def maker(config: Path, name: str) -> Callable[[], Verified]:

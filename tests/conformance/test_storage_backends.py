@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from index_frontend.dag.car import car_header, car_section
 from index_frontend.storage.api import Capability
 from index_frontend.storage.registry import installed, make_backends
 from index_frontend.storage.suite import check, points
@@ -60,13 +61,13 @@ async def gateway() -> AsyncIterator[str]:
 Make = Callable[[], Verified]
 
 
-@pytest.fixture(params=["folder", "gateway", "kubo"])
+@pytest.fixture(params=["file", "memory", "folder", "gateway", "kubo"])
 def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Makes the backend, as from a configuration."""
     kind, section = request.param, {}
     if kind in ("file", "folder"):
         section = {"folder": str(tmp_path / "files")}
-        (tmp_path / "files").mkdir()
+        (tmp_path / "files").mkdir(exist_ok=True)
     elif kind == "gateway":
         section = {"url": request.getfixturevalue("gateway")}
     elif kind == "kubo":
@@ -155,3 +156,74 @@ def test_a_name_that_nobody_has_gets_the_nearest(config: Path, example_installed
     done = run("check-storage", "ofice", "-c", str(config), path=example_installed)
     assert done.returncode == 3
     assert "did you mean office?" in done.stderr
+
+
+@pytest.fixture
+def places(tmp_path: Path, kubo: Kubo) -> Path:
+    """A configuration of two folders and a Kubo node."""
+    node = json.dumps({"type": "kubo", **kubo.settings(fetch_timeout_seconds=0)})
+    file = tmp_path / "frontend.yaml"
+    file.write_text(
+        "oracle: {url: 'unix:bot.sock', token_file: token}\nstorage: {folder: files}\n"
+        f"backends:\n  second: {{type: file, folder: second}}\n  node: {node}\n"
+    )
+    return file
+
+
+def test_from_the_store_through_kubo_and_back_every_archive_is_the_same(places: Path, kubo: Kubo) -> None:
+    folder = places.parent
+    files = [vector(size) for size in (0, 5, MIB, MIB + 1, 10 * MIB)] + [bytes(4 * MIB)]
+    cids = [content_of(data).cid for data in files]
+    (folder / "in").mkdir()
+    for cid, data in zip(cids, files, strict=True):
+        blocks = blocks_of(data)
+        order = [cid, *(one for one in blocks if one != cid)]
+        (folder / "in" / f"{cid}.car").write_bytes(
+            car_header(cid) + b"".join(car_section(one, blocks[one]) for one in order)
+        )
+    said = ["-c", str(places)]
+    for arguments in (
+        ("import", "file", str(folder / "in")),
+        ("export", "file", "--all", "-o", str(folder / "a")),
+        ("copy", "file", "node", "--all"),
+        ("export", "node", *cids, "-o", str(folder / "b")),
+        ("copy", "node", "second", *cids),
+        ("export", "second", "--all", "-o", str(folder / "c")),
+    ):
+        done = run("storage", *arguments, *said)
+        assert (done.returncode, done.stdout.count("refused")) == (0, 0), done.stderr
+    for cid in cids:
+        archives = [(folder / name / f"{cid}.car").read_bytes() for name in ("in", "a", "b", "c")]
+        assert len({*archives, kubo.cli("dag", "export", cid)}) == 1
+    again = run("storage", "copy", "file", "node", "--all", *said)
+    assert (again.returncode, again.stdout) == (0, "")
+    assert f"{len(files)} was there" in again.stderr
+
+
+def test_what_the_backends_hold_is_shown_pinned_and_deleted(places: Path) -> None:
+    folder, said = places.parent, ["-c", str(places)]
+    data = vector(3 * MIB + 77)
+    content = content_of(data)
+    blocks = blocks_of(data)
+    car = folder / "one.car"
+    car.write_bytes(car_header(content.cid) + b"".join(car_section(cid, block) for cid, block in blocks.items()))
+    assert run("storage", "import", "second", str(car), *said).returncode == 0
+    rows = [json.loads(line) for line in run("storage", "list", "--json", *said).stdout.splitlines()]
+    assert [(row["name"], row["type"], row["health"]["state"]) for row in rows] == [
+        ("file", "file", "ok"),
+        ("second", "file", "ok"),
+        ("node", "kubo", "ok"),
+    ]
+    assert rows[1]["usage"]["files"] == 1
+    assert "second" in run("storage", "list", *said).stdout
+    assert run("storage", "pin", "second", content.cid, "--as", "release", *said).returncode == 0
+    listed = run("storage", "list", "second", *said).stdout
+    assert listed.split() == [content.sha256, content.cid, str(content.size), "release"]
+    refused = run("storage", "delete", "second", content.sha256, *said)
+    assert (refused.returncode, "it is pinned: release" in refused.stdout) == (1, True)
+    assert run("storage", "unpin", "second", "--all", *said).returncode == 0
+    assert run("storage", "scrub", "second", *said).returncode == 0
+    assert run("storage", "delete", "second", content.sha256, *said).returncode == 0
+    gone = run("storage", "delete", "second", content.sha256, *said)
+    assert (gone.returncode, "does not hold" in gone.stderr) == (1, True)
+    assert run("storage", "copy", "file", "second", *said).returncode == 2  # neither files nor --all

@@ -25,7 +25,7 @@ class FilesSettings(Section, frozen=True, kw_only=True):
 
 
 def files_backend(name: str, section: Mapping[str, Any]) -> StoreBackend:
-    """The plug-in `files`. Raises Misconfigured."""
+    """The plug-in `file`. Raises Misconfigured."""
     settings = read_section(FilesSettings, section, backend=name)
     limits = Limits(settings.max_bytes, settings.min_free_bytes, settings.min_free_inodes)
     return StoreBackend(name, partial(open_filestore, settings.folder, limits=limits), limit_bytes=settings.max_bytes)
