@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-# For the text of --help, and refused clearly: the federation of several organisations and Kubo are designed, not in this version.
+# For the text of --help, and refused clearly: the federation of several organisations is designed, not in this version.
 _LATER: Final = "is not in this version"
 
 
@@ -29,7 +29,7 @@ _LATER: Final = "is not in this version"
     type=click.Choice(["file", "kubo"]),
     default="file",
     show_default=True,
-    help="kubo is not in this version.",
+    help="kubo: a Kubo (IPFS) node of its own as well; needs its program `ipfs`.",
 )
 @click.option(
     "--database",
@@ -42,7 +42,7 @@ _LATER: Final = "is not in this version"
 def command(
     home: Path | None, host: str, port: int, orgs: int, upstream: str | None, storage: str, database: str, no_wait: bool
 ) -> None:
-    """Start a homeserver, the bot and the index frontend here, and keep them running.
+    """Start a homeserver, the bot and the index frontend here, with --storage kubo an IPFS node too, and keep them running.
 
     Prints a line that begins with `ready`, and the line to give pip, when everything answers; DIR/stack.json then says where
     everything is. SIGTERM or Ctrl-C stops all of it within 10 s. The data in DIR survive. Nothing is installed: `make setup` does that.
@@ -51,13 +51,11 @@ def command(
     """
     if orgs > 1:
         raise click.BadParameter(f"a federation of several organisations {_LATER}; start one", param_hint="--orgs")
-    if storage == "kubo":
-        raise click.BadParameter(f"kubo {_LATER}; the default file store serves the same files", param_hint="--storage")
     from matrix_pypi_bot.devstack.background import go_to_background
     from matrix_pypi_bot.devstack.home import default_home
     from matrix_pypi_bot.devstack.progress import Progress
     from matrix_pypi_bot.devstack.signals import Signals
-    from matrix_pypi_bot.devstack.stack import PARTS, Options, Stack, prepare
+    from matrix_pypi_bot.devstack.stack import Options, Stack, prepare
 
     options = Options(
         home=home or default_home(),
@@ -65,8 +63,9 @@ def command(
         port=port,
         upstream=None if upstream is None else _checked_upstream(upstream),
         database=None if database == "sqlite" else _checked_database(database),
+        kubo=storage == "kubo",
     )
-    progress = Progress(PARTS)
+    progress = Progress(options.parts)
     prepared = prepare(options)
     if no_wait and not go_to_background(prepared):
         return

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ class Part:
     """One process of the stack.
 
     `ready` says, without waiting long, whether it does its work; `mark` is a text in its command that no other process has, by
-    which a leftover of it is known.
+    which a leftover of it is known. `environment` is added to ours.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Part:
     log: Path
     ready: Callable[[], bool]
     mark: str
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def spawn(part: Part) -> subprocess.Popen[bytes]:
@@ -41,6 +42,7 @@ def spawn(part: Part) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             part.command,
             cwd=part.folder,
+            env={**os.environ, **part.environment},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from matrix_pypi_bot.devstack.home import OrgHome
+from matrix_pypi_bot.devstack.kubo import KuboNode
 from matrix_pypi_bot.devstack.ports import LOOPBACK, OrgPorts
 from matrix_pypi_bot.devstack.tls import Tls
 from matrix_pypi_bot.process.secret_files import create_secret, new_seed, new_token, write_private
@@ -26,7 +27,7 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrgPlan:
-    """One organisation of the stack: its name, its place, its ports and where its frontend listens."""
+    """One organisation of the stack: its name, its place, its ports and where its frontend listens; `kubo` None: it has no node."""
 
     name: str
     home: OrgHome
@@ -36,6 +37,7 @@ class OrgPlan:
     frontend_port: int
     upstream: str | None
     database: str | None
+    kubo: KuboNode | None = None
 
     @property
     def frontend_address(self) -> str:
@@ -89,10 +91,15 @@ def bot_tree(plan: OrgPlan) -> Tree:
 
 def frontend_tree(plan: OrgPlan) -> Tree:
     """What the frontend is told beside its defaults."""
+    node = plan.kubo
+    backends: Tree = (
+        {} if node is None else {"kubo": {"type": "kubo", "url": node.url, "token_file": str(node.token_file)}}
+    )
     return {
         "listen": {"host": plan.frontend_host, "port": plan.frontend_port},
         "oracle": {"url": plan.bot_url, "token_file": str(plan.home.secret("api_token"))},
         "storage": {"folder": str(plan.home.folder / "files")},
+        **({"backends": backends} if backends else {}),
     }
 
 

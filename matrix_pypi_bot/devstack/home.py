@@ -1,8 +1,8 @@
 """The folder of a local stack: where everything is, who is using it, and what of it survives a restart.
 
 ```
-DIR/  stack.json ports.json pids.json lock   tls/   logs/<org>-<process>.log
-      <org>/  config.yaml frontend.yaml homeserver.yaml registration.yaml   bot.db homeserver.db media/ files/   secrets/
+DIR/  stack.json ports.json pids.json lock   tls/   logs/<org>-<process>.log   swarm.key
+      <org>/  config.yaml frontend.yaml homeserver.yaml registration.yaml   bot.db homeserver.db media/ files/ kubo/   secrets/
 ```
 """
 
@@ -58,6 +58,11 @@ class OrgHome:
         """The appservice registration."""
         return self.folder / "registration.yaml"
 
+    @property
+    def kubo(self) -> Path:
+        """The repository of its Kubo node."""
+        return self.folder / "kubo"
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -74,6 +79,11 @@ class Home:
     def tls(self) -> Path:
         """The certificate authority and the homeservers' certificate."""
         return self.folder / "tls"
+
+    @property
+    def swarm_key(self) -> Path:
+        """Who holds it is in the private network of the stack's Kubo nodes."""
+        return self.folder / "swarm.key"
 
     def org(self, name: str) -> OrgHome:
         """The files of one organisation."""

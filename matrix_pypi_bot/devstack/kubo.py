@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from matrix_pypi_bot.devstack.ports import LOOPBACK
+from matrix_pypi_bot.devstack.home import Home
+from matrix_pypi_bot.devstack.ports import LOOPBACK, KuboPorts
 from matrix_pypi_bot.process.command_line import NeededIsMissing
 from matrix_pypi_bot.process.secret_files import create_secret, new_token, read_secret, write_private
 from matrix_pypi_bot.wire.problems import clean_line
@@ -32,15 +33,6 @@ HOW_TO_GET: Final = "put Kubo's `ipfs` (0.40 or newer) on PATH; in a checkout wi
 _INIT_SECONDS: Final = 60.0
 
 Tree = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KuboPorts:
-    """The ports of a node, all on 127.0.0.1."""
-
-    rpc: int
-    gateway: int
-    swarm: int
 
 
 def find_binary(environ: Mapping[str, str] = os.environ) -> Path | None:
@@ -70,8 +62,13 @@ class KuboNode:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What starts it; the folder in it tells it from other nodes."""
-        return (str(self.binary), f"--repo-dir={self.folder}", "daemon", "--migrate=true")
+        """What starts it."""
+        return (str(self.binary), self.mark, "daemon", "--migrate=true")
+
+    @property
+    def mark(self) -> str:
+        """The part of its command by which it is known."""
+        return f"--repo-dir={self.folder}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -97,7 +94,7 @@ class KuboNode:
         write_private(self.folder / "swarm.key", self.swarm_key_file.read_text())
 
     def _initialise(self) -> None:
-        command = [str(self.binary), f"--repo-dir={self.folder}", "init", f"--profile={PROFILE}"]
+        command = [str(self.binary), self.mark, "init", f"--profile={PROFILE}"]
         try:
             done = subprocess.run(
                 command,
@@ -113,6 +110,20 @@ class KuboNode:
             (self.folder / "config").unlink(missing_ok=True)
             told = clean_line((done.stderr or done.stdout).decode(errors="replace"))
             raise NeededIsMissing(f"{self.binary} makes no node with the profile {PROFILE}: {told}", hint=HOW_TO_GET)
+
+
+def node_of(home: Home, org: str, ports: KuboPorts, environ: Mapping[str, str] = os.environ) -> KuboNode:
+    """The node of an organisation; those of one stack share a swarm key. Raises NeededIsMissing when there is no program."""
+    binary = find_binary(environ)
+    if binary is None:
+        raise NeededIsMissing("--storage kubo needs Kubo, and there is no ipfs on PATH", hint=HOW_TO_GET)
+    return KuboNode(
+        binary=binary,
+        folder=home.org(org).kubo,
+        ports=ports,
+        token_file=home.org(org).secret("kubo_token"),
+        swarm_key_file=home.swarm_key,
+    )
 
 
 def closed(ports: KuboPorts, token: str) -> Tree:

@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ LOOPBACK: Final = "127.0.0.1"
 _LOWEST, _HIGHEST = 18_000, 31_999
 
 Probe = Callable[[str, int], OSError | None]
+P = TypeVar("P", "OrgPorts", "KuboPorts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,15 @@ class OrgPorts:
         return f"localhost:{self.federation}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KuboPorts:
+    """The ports of an organisation's Kubo node, all on 127.0.0.1."""
+
+    rpc: int
+    gateway: int
+    swarm: int
+
+
 def cannot_listen(host: str, port: int) -> OSError | None:
     """What the system says to listening there; None when it can be done."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -51,10 +61,19 @@ def cannot_listen(host: str, port: int) -> OSError | None:
 
 def kept_ports(home: Home, org: str, *, avoid: Collection[int], probe: Probe = cannot_listen) -> OrgPorts:
     """The ports of `org`: those kept in `home`, else free ones, chosen now and kept."""
+    return _kept(home, org, OrgPorts, avoid, probe)
+
+
+def kept_kubo_ports(home: Home, org: str, *, avoid: Collection[int], probe: Probe = cannot_listen) -> KuboPorts:
+    """Those of its Kubo node, likewise."""
+    return _kept(home, f"{org}.kubo", KuboPorts, avoid, probe)
+
+
+def _kept(home: Home, name: str, kind: type[P], avoid: Collection[int], probe: Probe) -> P:
     kept = home.read("ports.json") or {}
-    if org in kept:
+    if name in kept:
         try:
-            return msgspec.convert(kept[org], OrgPorts)
+            return msgspec.convert(kept[name], kind)
         except msgspec.ValidationError as error:
             # Never chosen anew: the homeserver's database is bound to its name, and its name holds a port.
             raise NeededIsMissing(
@@ -63,11 +82,11 @@ def kept_ports(home: Home, org: str, *, avoid: Collection[int], probe: Probe = c
             ) from error
     taken = {*avoid}
     chosen = {}
-    for field in fields(OrgPorts):
+    for field in fields(kind):
         chosen[field.name] = _free_port(taken, probe)
         taken.add(chosen[field.name])
-    ports = OrgPorts(**chosen)
-    home.write("ports.json", {**kept, org: asdict(ports)})
+    ports = kind(**chosen)
+    home.write("ports.json", {**kept, name: asdict(ports)})
     return ports
 
 
@@ -86,7 +105,7 @@ def check_frontend(host: str, port: int, *, probe: Probe = cannot_listen) -> Non
     raise NeededIsMissing(f"cannot listen on {where}: {error.strerror or error}", hint="look at --host and --port")
 
 
-def check_kept(ports: OrgPorts, home: Home, *, frontend: int, probe: Probe = cannot_listen) -> None:
+def check_kept(ports: OrgPorts | KuboPorts, home: Home, *, frontend: int, probe: Probe = cannot_listen) -> None:
     """Raises NeededIsMissing when one of the kept ports has been taken by somebody else, or was asked for as the `frontend`'s."""
     for name, port in asdict(ports).items():
         purpose = f"port {port} on {LOOPBACK}, which this stack uses for {name}"

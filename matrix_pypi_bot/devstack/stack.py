@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,8 @@ from matrix_pypi_bot import config
 from matrix_pypi_bot.devstack.children import Part, stop_leftovers
 from matrix_pypi_bot.devstack.configs import OrgPlan, refuse_overrides, write_configs
 from matrix_pypi_bot.devstack.home import Home
-from matrix_pypi_bot.devstack.ports import LOOPBACK, check_frontend, check_kept, kept_ports
+from matrix_pypi_bot.devstack.kubo import PROBE_PATH, KuboNode, node_of
+from matrix_pypi_bot.devstack.ports import LOOPBACK, OrgPorts, check_frontend, check_kept, kept_kubo_ports, kept_ports
 from matrix_pypi_bot.devstack.probes import is_ready, room_of_alias
 from matrix_pypi_bot.devstack.progress import Progress
 from matrix_pypi_bot.devstack.signals import Signals
@@ -31,13 +32,19 @@ PARTS: Final = ("homeserver", "bot", "frontend")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `up` was asked for. `upstream` and `database` None: the bot's default, a SQLite file in `home`."""
+    """What `up` was asked for. `upstream` and `database` None: the bot's default, a SQLite file in `home`; `kubo`: with a node."""
 
     home: Path
     host: str
     port: int
     upstream: str | None
     database: str | None
+    kubo: bool = False
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the processes, in the order in which they start."""
+        return ("kubo", *PARTS) if self.kubo else PARTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +60,7 @@ class Prepared:
 def prepare(options: Options, environ: Mapping[str, str] = os.environ) -> Prepared:
     """Take the folder, look at the ports, write the configurations. Starts nothing.
 
-    Raises NeededIsMissing (folder in use, port taken, no homeserver installed) or ConfigurationProblem.
+    Raises NeededIsMissing (folder in use, port taken, no homeserver installed, no Kubo) or ConfigurationProblem.
     """
     if importlib.util.find_spec("synapse") is None:
         raise NeededIsMissing(
@@ -68,6 +75,7 @@ def prepare(options: Options, environ: Mapping[str, str] = os.environ) -> Prepar
     check_frontend(options.host, options.port)
     ports = kept_ports(home, ORG, avoid=(options.port,))
     check_kept(ports, home, frontend=options.port)
+    node = _kubo(home, options, ports, environ) if options.kubo else None
     plan = OrgPlan(
         name=ORG,
         home=home.org(ORG),
@@ -77,9 +85,12 @@ def prepare(options: Options, environ: Mapping[str, str] = os.environ) -> Prepar
         frontend_port=options.port,
         upstream=options.upstream,
         database=options.database,
+        kubo=node,
     )
     refuse_overrides(plan, environ)
     write_configs(plan)
+    if node is not None:
+        node.prepare()
     settings = config.load(plan.home.config, environ)
     config.ensure_appservice_tokens(settings)
     config.ensure_api_tokens(settings)
@@ -89,8 +100,14 @@ def prepare(options: Options, environ: Mapping[str, str] = os.environ) -> Prepar
     return Prepared(home=home, plan=plan, settings=settings, lock=lock)
 
 
+def _kubo(home: Home, options: Options, others: OrgPorts, environ: Mapping[str, str]) -> KuboNode:
+    ports = kept_kubo_ports(home, ORG, avoid=(options.port, *asdict(others).values()))
+    check_kept(ports, home, frontend=options.port)
+    return node_of(home, ORG, ports, environ)
+
+
 def parts(prepared: Prepared) -> dict[str, Part]:
-    """The processes, by name."""
+    """The processes, by name, in the order in which they start."""
     home, plan = prepared.home, prepared.plan
     ports = plan.ports
 
@@ -106,7 +123,8 @@ def parts(prepared: Prepared) -> dict[str, Part]:
             mark=" ".join(what),
         )
 
-    return {
+    node = plan.kubo
+    return ({} if node is None else {"kubo": _kubo_part(home, plan, node)}) | {
         "homeserver": part(
             "homeserver",
             "synapse.app.homeserver",
@@ -121,6 +139,18 @@ def parts(prepared: Prepared) -> dict[str, Part]:
             (plan.frontend_address, plan.frontend_port, "/readyz"),
         ),
     }
+
+
+def _kubo_part(home: Home, plan: OrgPlan, node: KuboNode) -> Part:
+    return Part(
+        name="kubo",
+        command=node.command,
+        folder=node.folder,
+        log=home.log(plan.name, "kubo"),
+        ready=lambda: is_ready(LOOPBACK, node.ports.gateway, PROBE_PATH),
+        mark=node.mark,
+        environment=node.environment,
+    )
 
 
 def stack_json(prepared: Prepared, *, trust_room: str, pids: Mapping[str, int]) -> dict[str, Any]:
@@ -145,8 +175,8 @@ def stack_json(prepared: Prepared, *, trust_room: str, pids: Mapping[str, int]) 
         "config_file": str(plan.home.config),
         "frontend_config_file": str(plan.home.frontend_config),
         "log": f"{plan.frontend_url}/log/v1/",
-        "kubo": None,
-        "kubo_token_file": None,
+        "kubo": None if plan.kubo is None else plan.kubo.url,
+        "kubo_token_file": None if plan.kubo is None else str(plan.kubo.token_file),
         "pids": dict(pids),
     }
     return {
@@ -184,10 +214,12 @@ class Stack:
             self._prepared.home.write("pids.json", [])
 
     def _start(self) -> None:
-        self._progress.say(f"starting homeserver, bot and frontend in {self._prepared.home.folder}")
-        for name in ("homeserver", "bot"):
+        *names, last = self._parts
+        self._progress.say(f"starting {', '.join(names)} and {last} in {self._prepared.home.folder}")
+        first = [name for name in self._parts if name != "frontend"]
+        for name in first:
             self._supervisor.start(self._parts[name])
-        self._wait("homeserver", "bot")
+        self._wait(*first)
         # Once more: another stack may have been starting on the same port, and its answers would be taken for those of ours.
         check_frontend(self._prepared.plan.frontend_host, self._prepared.plan.frontend_port)
         # Last: whoever finds its port open finds everything else working.
@@ -197,7 +229,7 @@ class Stack:
         self._write_stack_file()
 
     def _wait(self, *names: str, also: Any = lambda: True) -> None:
-        not_started = {*PARTS} - {*self._supervisor.pids}
+        not_started = {*self._parts} - {*self._supervisor.pids}
         self._supervisor.wait_ready(
             names,
             timeout_seconds=START_SECONDS,

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from matrix_pypi_bot.devstack.kubo import PROBE_PATH, KuboNode, KuboPorts, find_binary
+from matrix_pypi_bot.devstack.kubo import PROBE_PATH, KuboNode, find_binary
+from matrix_pypi_bot.devstack.ports import KuboPorts
 from tests.support.http_client import ask
 from tests.support.waiting import wait_until
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from index_frontend.storage.api import (
     MAX_CHUNK_BYTES,
@@ -23,12 +23,14 @@ from index_frontend.storage.api import (
 )
 from index_frontend.storage.kubo.holdings import holdings, pin_name, read_pin
 from index_frontend.storage.kubo.packing import as_car
-from index_frontend.storage.kubo.rpc import Chunks, KuboRpc
 from index_frontend.storage.kubo.settings import KuboSettings
 from index_frontend.storage.registry import read_section
 from matrix_pypi_bot.wire.cids import Cid, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from matrix_pypi_bot.wire.problems import Problem, clean_line
+
+if TYPE_CHECKING:
+    from index_frontend.storage.kubo.rpc import Chunks, KuboRpc
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,10 @@ class KuboBackend(StorageBackend):
     async def open(self) -> None:
         """Peers are introduced to a node that is there; one that comes later meets them at the next look at its health."""
         if self._open is None:
+            from index_frontend.storage.kubo.rpc import (
+                KuboRpc,
+            )  # aioipfs takes a second: not where a section is only checked
+
             self._open = KuboRpc(self.name, self._settings)
             try:
                 async with asyncio.timeout(HEALTH_SECONDS):

@@ -6,12 +6,14 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from index_frontend.storage.api import ContentId, Stat
-from index_frontend.storage.kubo.rpc import KuboRpc
 from matrix_pypi_bot.wire.cids import InvalidCid, parse_cid
 from matrix_pypi_bot.wire.digests import Sha256
+
+if TYPE_CHECKING:
+    from index_frontend.storage.kubo.rpc import KuboRpc
 
 RUN: Final = 10_000
 """How many files are kept in memory while listing; a node tells its pins in no order, and tells all of them for each run."""

@@ -147,7 +147,7 @@ def test_a_problem_is_two_lines_and_no_traceback(tmp_path: Path) -> None:
         ["bot"],
         ["registration", "-c", "x"],
         ["up", "--orgs", "2"],
-        ["up", "--storage", "kubo"],
+        ["up", "--storage", "tape"],
         ["up", "--port", "0"],
         ["up", "--upstream", "index.example"],
         ["up", "--database", "mysql://x/y"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import json
 import os
 import signal
 import stat
@@ -22,7 +23,8 @@ from matrix_pypi_bot.devstack import stack, supervisor
 from matrix_pypi_bot.devstack.children import Part, command_of, spawn, stop_leftovers
 from matrix_pypi_bot.devstack.configs import OrgPlan, refuse_overrides, to_yaml, write_configs
 from matrix_pypi_bot.devstack.home import Home
-from matrix_pypi_bot.devstack.ports import OrgPorts, check_frontend, check_kept, kept_ports
+from matrix_pypi_bot.devstack.kubo import find_binary
+from matrix_pypi_bot.devstack.ports import KuboPorts, OrgPorts, check_frontend, check_kept, kept_ports
 from matrix_pypi_bot.devstack.progress import Progress
 from matrix_pypi_bot.devstack.signals import Signals
 from matrix_pypi_bot.devstack.supervisor import Stopped, Supervisor
@@ -33,6 +35,7 @@ from matrix_pypi_bot.wire.problems import Problem
 from tests.support.waiting import wait_until
 
 PORTS = OrgPorts(federation=18448, client=18081, appservice=18091, api=29330)
+KUBO_PORTS = KuboPorts(rpc=20001, gateway=20002, swarm=20003)
 
 
 def probe_of(taken: set[int]) -> object:
@@ -306,6 +309,90 @@ def test_stack_json_says_where_everything_is(tmp_path: Path) -> None:
         for key, value in stack.stack_json(prepared, trust_room="", pids={})["orgs"][0].items()
         if key.endswith("_file") and value
     )
+
+
+@pytest.fixture
+def ipfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program that makes a configuration as Kubo's `init` does, and can do nothing else."""
+    program = tmp_path / "bin" / "ipfs"
+    program.parent.mkdir()
+    program.write_text(
+        '#!/bin/sh\ncase "$*" in *"init --profile=unixfs-v1-2025") echo "{\\"Identity\\": {\\"PeerID\\": \\"x\\"},'
+        ' \\"API\\": {}, \\"Swarm\\": {\\"ConnMgr\\": {\\"GracePeriod\\": \\"20s\\"}}}" >"$IPFS_PATH/config";;'
+        " *) exit 1;; esac\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(stack, "kept_kubo_ports", lambda *_, **__: KUBO_PORTS)
+    return program
+
+
+@pytest.mark.usefixtures("no_ports")
+def test_a_kubo_node_is_closed_and_the_frontend_is_told_of_it(tmp_path: Path, ipfs: Path) -> None:
+    prepared = stack.prepare(
+        options(tmp_path, kubo=True, upstream="http://index.example/simple"), {"PATH": str(ipfs.parent)}
+    )
+    os.close(prepared.lock)
+    told = json.loads((tmp_path / "orga/kubo/config").read_bytes())
+    token = (tmp_path / "orga/secrets/kubo_token").read_text().strip()
+    assert told["Identity"] == {"PeerID": "x"}
+    assert (told["Swarm"]["ConnMgr"], told["Bootstrap"], told["Routing"]["Type"], told["Addresses"]["API"]) == (
+        {"GracePeriod": "20s", "LowWater": 50, "HighWater": 100},
+        [],
+        "none",
+        "/ip4/127.0.0.1/tcp/20001",
+    )
+    ((secret, paths),) = ((who["AuthSecret"], who["AllowedPaths"]) for who in told["API"]["Authorizations"].values())
+    assert (secret, "/api/v0/config" in paths, "/api/v0/dag/import" in paths) == (f"bearer:{token}", False, True)
+    assert (tmp_path / "orga/kubo/swarm.key").read_text() == (tmp_path / "swarm.key").read_text()
+    assert (tmp_path / "swarm.key").read_text().splitlines()[:2] == ["/key/swarm/psk/1.0.0/", "/base16/"]
+    section = {"type": "kubo", "url": "http://127.0.0.1:20001", "token_file": str(tmp_path / "orga/secrets/kubo_token")}
+    assert frontend_config.load(prepared.plan.home.frontend_config, {}).backends == {"kubo": section}
+    (org,) = stack.stack_json(prepared, trust_room="", pids={})["orgs"]
+    assert (org["kubo"], org["kubo_token_file"]) == (section["url"], section["token_file"])
+    part = stack.parts(prepared)["kubo"]
+    assert (part.command[:3], part.environment["LIBP2P_FORCE_PNET"], part.mark in part.command) == (
+        (str(ipfs), f"--repo-dir={tmp_path}/orga/kubo", "daemon"),
+        "1",
+        True,
+    )
+
+
+@pytest.mark.usefixtures("no_ports")
+def test_a_kubo_node_keeps_its_secrets(tmp_path: Path, ipfs: Path) -> None:
+    files = [tmp_path / "orga/secrets/kubo_token", tmp_path / "swarm.key", tmp_path / "orga/kubo/config"]
+    kept = []
+    for _ in range(2):
+        os.close(stack.prepare(options(tmp_path, kubo=True), {"PATH": str(ipfs.parent)}).lock)
+        kept.append([file.read_text() for file in files])
+    assert kept[0] == kept[1]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+@pytest.mark.usefixtures("no_ports", "ipfs")
+def test_without_kubo_it_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(NeededIsMissing, match="no ipfs on PATH") as caught:
+        stack.prepare(options(tmp_path, kubo=True), {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
+    assert ".ci/kubo/build" in caught.value.hint
+
+
+@pytest.mark.usefixtures("no_ports")
+def test_an_ipfs_that_makes_no_such_node_is_refused(tmp_path: Path, ipfs: Path) -> None:
+    ipfs.write_text("#!/bin/sh\necho 'invalid configuration profile' >&2\nexit 1\n")
+    for _ in range(2):  # nothing half made is taken for a node the second time
+        with pytest.raises(NeededIsMissing, match="invalid configuration profile"):
+            stack.prepare(options(tmp_path / "home", kubo=True), {"PATH": str(ipfs.parent)})
+        lock = tmp_path / "home/lock"
+        lock.unlink()
+
+
+@pytest.mark.usefixtures("no_ports")
+def test_a_built_kubo_is_found_in_the_cache(tmp_path: Path) -> None:
+    built = tmp_path / "matrix-pypi/kubo/0123/ipfs"
+    built.parent.mkdir(parents=True)
+    assert find_binary({"PATH": "", "XDG_CACHE_HOME": str(tmp_path)}) is None
+    built.write_text("")
+    built.chmod(0o755)
+    assert find_binary({"PATH": "", "XDG_CACHE_HOME": str(tmp_path)}) == built
 
 
 @pytest.mark.usefixtures("no_ports")
