@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import web
 
 from matrix_pypi_bot.api.services import Services
-from matrix_pypi_bot.wire.messages import PageState, encode
+from matrix_pypi_bot.wire.messages import Figures, PageState, encode
 from matrix_pypi_bot.wire.names import FileName, ProjectName, parse_file_name, parse_file_path, parse_project
 
 NAMES_AT_ONCE: Final = 1_000
@@ -45,6 +45,20 @@ class PageHandlers:
         file = _file(request) if "file" in request.match_info else None
         explanation = await self._services.explainer.explain(_project(request), file)
         return web.Response(body=encode(explanation), content_type=_JSON)
+
+    async def figures(self, request: web.Request) -> web.Response:
+        """How much there is, for people."""
+        async with self._services.store.transaction() as tables:
+            mail, rooms, leaves = await tables.mail.backlog(), await tables.mail.rooms(), await tables.log.size()
+        figures = Figures(
+            log_leaves=leaves,
+            rooms=len(rooms),
+            unread=mail.unread,
+            unreadable=mail.unreadable,
+            queued=mail.queued,
+            aside=mail.aside,
+        )
+        return web.Response(body=encode(figures), content_type=_JSON)
 
     async def names(self, request: web.Request) -> web.StreamResponse:
         """Every known project, one JSON string a line, in bounded memory."""

@@ -61,6 +61,7 @@ class Api:
                 web.get(f"{API}/decide/{{project}}/{{file}}", pages.decide),
                 web.get(f"{API}/explain/{{project}}", pages.explain),
                 web.get(f"{API}/explain/{{project}}/{{file}}", pages.explain),
+                web.get(f"{API}/figures", pages.figures),
                 web.get(f"{API}/changes", self._stream.handle),
                 web.post(f"{API}/stored", reports.stored),
                 web.post(f"{API}/observed", reports.observed),

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 API: Final = "/internal/v1"
+LOG: Final = "/log/v1"
 HEARTBEAT_SECONDS: Final = 5  # the change stream says something at least this often
 STREAM_SILENCE_SECONDS: Final = 12  # two heartbeats missed: the stream is broken
 
@@ -195,6 +196,20 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     room: str | None
     files: dict[str, FileDecision]
     evidence: dict[str, tuple[Evidence, ...]]
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /internal/v1/figures`: how much there is, and how much mail waits.
+
+    `unread` events and `queued` messages will be worked off, `unreadable` and `aside` ones were put away for a person to see.
+    """
+
+    log_leaves: int
+    rooms: int
+    unread: int
+    unreadable: int
+    queued: int
+    aside: int
 
 
 def encode(message: msgspec.Struct | dict[str, Any]) -> bytes:  # type: ignore[explicit-any]  # a finished page is open JSON

@@ -216,6 +216,22 @@ async def test_a_stored_file_is_attested(client: Client, world: World) -> None:
     assert await world.attestations("mxa") == [ONE.sha256]
 
 
+async def test_figures_tell_what_is_logged_and_what_waits(client: Client, world: World) -> None:
+    await client.get("/projects/mxa")
+    before = (await client.get("/figures")).json
+    assert (await client.post("/stored", encode(report(ONE)))).status == 202
+    assert await world.attestations("mxa") == [ONE.sha256]
+    after = (await client.get("/figures")).json
+    assert {name: after[name] - before[name] for name in after} == {
+        "log_leaves": 1,
+        "rooms": 0,
+        "unread": 0,
+        "unreadable": 0,
+        "queued": 1,
+        "aside": 0,
+    }
+
+
 async def test_wrong_bytes_are_noted(client: Client, world: World) -> None:
     seen = {
         "project": "mxa", "file": f"{ONE.filename}.metadata", "expected_sha256": ONE.sha256, "sha256": None, "size": 3,
