@@ -56,6 +56,7 @@ _AWAY: Final = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that was cut off in the middle of a statement, used or given back
     ConnectionError,
     TimeoutError,  # asyncpg's word for a statement that took longer than `command_timeout`
 )
@@ -82,17 +83,17 @@ class DatabaseStore:
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """See `ports.Store.transaction`. One runs at a time, so what a transaction read cannot have changed when it writes."""
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(WAIT_SECONDS):
-                    connection = await stack.enter_async_context(self._database.acquire_direct())
-            except (TimeoutError, OSError, *_AWAY) as error:
-                raise StoreAway(f"no connection to the database: {_cause(error)}") from error
-            try:
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(WAIT_SECONDS):
+                        connection = await stack.enter_async_context(self._database.acquire_direct())
+                except (TimeoutError, OSError, *_AWAY) as error:
+                    raise StoreAway(f"no connection to the database: {_cause(error)}") from error
                 async with _begun(connection) as begun:
                     yield DatabaseTransaction(begun, self._database.scheme)
-            except _AWAY as error:
-                raise StoreAway(f"the database failed: {_cause(error)}") from error
+        except _AWAY as error:  # of the transaction, or of giving its connection back
+            raise StoreAway(f"the database failed: {_cause(error)}") from error
 
 
 @contextlib.asynccontextmanager
