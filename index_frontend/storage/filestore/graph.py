@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from index_frontend.dag.blocks import LEAF_BYTES, is_leaf, read_node
+from index_frontend.dag.blocks import LEAF_BYTES, Link, children, is_leaf, read_node
 from matrix_pypi_bot.wire.cids import Block, Cid, CidBuilder, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256
 
@@ -70,3 +70,13 @@ class GraphBuilder:
     def _block(self, block: Block) -> None:
         if block.data is not None:
             self._nodes.append(Node(block.cid, block.data, block.offset))
+
+
+async def leaves_below(link: Link, node: Callable[[Cid], Awaitable[bytes]]) -> AsyncIterator[Link]:
+    """The leaves of a file in order, whose nodes `node` gives, checked. Raises BadBlock, and what `node` raises."""
+    if link.level == 0:
+        yield link
+        return
+    for child in children(link, await node(link.cid)):
+        async for leaf in leaves_below(child, node):
+            yield leaf

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from index_frontend.ports import Held
 from matrix_pypi_bot.wire.cids import Cid, InvalidCid, parse_cid
 from matrix_pypi_bot.wire.digests import InvalidDigest, Sha256, parse_sha256
 
+_SIZE_CHARACTERS: Final = 20
 _OURS: Final = (".part", ".node", ".pin", ".lock")
 
 
@@ -33,6 +36,11 @@ class Layout:
     def pins(self) -> Path:
         """What may never be evicted: a file for each, with the pin's name in it."""
         return self.root / "pins"
+
+    @property
+    def damaged(self) -> Path:
+        """Files that are not what they were, until they are repaired."""
+        return self.root / "damaged"
 
     @property
     def tmp(self) -> Path:
@@ -93,6 +101,19 @@ class Layout:
     def complete(self, digit: str) -> Iterator[Sha256]:
         """Every object that lies in files and whose digest begins with this digit."""
         return _digests(path.name for path in self.files.glob(f"{digit}?/??/*"))
+
+    def aside(self, held: Held) -> Path:
+        """A damaged file. Its name says all that is to be known of what it was."""
+        return self.root / "damaged" / f"{held.sha256}.{held.size}.{held.cid}"
+
+    def all_aside(self) -> Iterator[Held]:
+        """Every damaged file, as it was when it was whole, but where it lies now."""
+        for path in self.damaged.iterdir():
+            sha256, _, rest = path.name.partition(".")
+            size, _, cid = rest.partition(".")
+            if size.isascii() and size.isdigit() and len(size) < _SIZE_CHARACTERS:
+                with suppress(InvalidDigest, InvalidCid):  # not ours
+                    yield Held(sha256=parse_sha256(sha256), size=int(size), cid=parse_cid(cid), path=path)
 
     def pinned(self) -> Iterator[Sha256]:
         """Every object that has a pin."""

@@ -17,7 +17,6 @@ from index_frontend.storage.filestore.layout import Layout
 from index_frontend.storage.filestore.limits import Limits
 from index_frontend.storage.filestore.store import FileStore
 from index_frontend.storage.filestore.threads import in_thread
-from index_frontend.storage.filestore.tidying import tidy
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ async def open_filestore(
         index = await in_thread(threads, _prepare, layout, disk)
         store = FileStore(layout, index, disk, threads, limits)
         tasks = [
-            asyncio.create_task(tidy(store, layout, index, threads), name="filestore tidying"),
+            asyncio.create_task(store.tidy(), name="filestore tidying"),
             asyncio.create_task(store.tend(), name="filestore limits"),
         ]
         try:
@@ -53,7 +52,7 @@ async def open_filestore(
 
 
 def _prepare(layout: Layout, disk: Disk) -> Index:
-    for folder in (layout.files, layout.nodes, layout.pins, layout.tmp):
+    for folder in (layout.files, layout.nodes, layout.pins, layout.damaged, layout.tmp):
         for changed in disk.make_folders(folder):
             disk.sync_folder(changed)
     for sha256 in layout.unfinished():

@@ -12,10 +12,12 @@ from typing import Final
 
 from index_frontend.ports import BlockPlace, Damaged, Held, StorageBroken, StorageProblem
 from index_frontend.storage.filestore import block_rows, rows
+from index_frontend.storage.filestore.claims import Claim, try_claim
 from index_frontend.storage.filestore.disk import told
 from index_frontend.storage.filestore.files import Files
 from index_frontend.storage.filestore.graph import SMALL_BYTES
 from index_frontend.storage.filestore.threads import in_thread
+from index_frontend.storage.filestore.tidying import tidy
 from matrix_pypi_bot.wire.cids import RAW, Cid, split_cid
 from matrix_pypi_bot.wire.digests import Sha256
 
@@ -88,6 +90,44 @@ class FileStore(Files):
     async def totals(self) -> tuple[int, int]:
         """(bytes, number) of all files. Raises StorageBroken."""
         return await self._index.read(rows.totals)
+
+    # For the scrub ----------------------------------------------------------------------------------------------------
+
+    async def node(self, cid: Cid) -> bytes:
+        """An inner node, checked. Raises Damaged."""
+        return await in_thread(self._threads, self._nodes.read, cid)
+
+    async def set_aside(self, held: Held, seen: os.stat_result) -> bool:
+        """Takes the file that was `seen` out of service at once, for all processes; its nodes stay for now. Raises StorageBroken.
+
+        False when another one has taken its place.
+        """
+        path = self._layout.file(held.sha256)
+        async with self._mine(held.sha256):
+            if not path.exists() or not os.path.samestat(path.stat(), seen):
+                return False
+            self._known.pop(held.sha256, None)
+            await in_thread(self._threads, self._disk.publish, path, self._layout.aside(held))
+            await self._index.write(partial(rows.drop_file, sha256=held.sha256, forget=lambda _: None))
+            return True
+
+    async def set_asides(self) -> list[Held]:
+        """What waits to be repaired, also what a process that died left; `path` is where it lies."""
+        return await in_thread(self._threads, lambda: list(self._layout.all_aside()))
+
+    async def give_up(self, aside: Path) -> None:
+        """A damaged file is not needed any more. Raises StorageBroken."""
+        await in_thread(self._threads, self._disk.remove, aside)
+
+    async def tidy(self) -> None:
+        """Puts right what a crash left. Never raises."""
+        await tidy(self, self._layout, self._index, self._threads)
+
+    def turn(self, work: str) -> Claim | None:
+        """The right to do some work that one process does at a time; None while another one has it. Raises StorageBroken."""
+        return try_claim(self._layout.turn(work))
+
+    # Looking after itself ---------------------------------------------------------------------------------------------
 
     async def tend(self) -> None:
         """Writes down what was used, and keeps the limits, until cancelled."""

@@ -11,9 +11,9 @@ from typing import Final
 from index_frontend.ports import StorageProblem
 from index_frontend.storage.filestore import block_rows, rows
 from index_frontend.storage.filestore.claims import try_claim
+from index_frontend.storage.filestore.files import Files
 from index_frontend.storage.filestore.index import Index
 from index_frontend.storage.filestore.layout import Layout
-from index_frontend.storage.filestore.store import FileStore
 from index_frontend.storage.filestore.threads import in_thread
 from matrix_pypi_bot.wire.cids import Cid
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _NODES_AT_ONCE: Final = 200
 
 
-async def tidy(store: FileStore, layout: Layout, index: Index, threads: Executor) -> None:
+async def tidy(store: Files, layout: Layout, index: Index, threads: Executor) -> None:
     """Once through the store, unless another process is at it. Files that have no row are hashed; who asks for one need not wait.
 
     Never raises for what the disk does: what cannot be looked at now is looked at the next time.
@@ -43,7 +43,7 @@ async def tidy(store: FileStore, layout: Layout, index: Index, threads: Executor
         log.info("store found files again that its index did not know", extra={"files": found})
 
 
-async def _files(store: FileStore, layout: Layout, index: Index, threads: Executor, digit: str) -> int:
+async def _files(store: Files, layout: Layout, index: Index, threads: Executor, digit: str) -> int:
     """How many files without a row were taken in; rows without a file are dropped."""
     lying = await in_thread(threads, lambda: set(layout.complete(digit)))
     known = await index.read(partial(rows.digests_with, prefix=digit))
@@ -56,7 +56,7 @@ async def _files(store: FileStore, layout: Layout, index: Index, threads: Execut
     return found
 
 
-async def _nodes(store: FileStore, layout: Layout, index: Index, threads: Executor) -> None:
+async def _nodes(store: Files, layout: Layout, index: Index, threads: Executor) -> None:
     """Nodes that no file has are removed. A writer whose node goes before his row is there writes it again."""
     for nodes in _batches(await in_thread(threads, lambda: list(layout.all_nodes()))):
         await index.write(partial(block_rows.forget_strays, nodes=nodes, forget=store.forget_node))

@@ -238,14 +238,14 @@ async def test_a_node_of_two_files_stays_until_both_are_gone(tmp_path: Path) -> 
     async with open_filestore(tmp_path) as store:
         await put(store, bytes(2 * MIB))
         (node,) = names(tmp_path, "nodes")
-        other = sha256_of(b"another file that has the node")
-        share = "INSERT INTO blocks SELECT cid, 77, offset, size FROM blocks WHERE offset IS NULL"
-        await store._index.write(
-            lambda rows: rows.execute("INSERT INTO files VALUES (77, ?, 1, '', 0, 0, 0)", (other,))
-        )
-        await store._index.write(lambda rows: rows.execute(share))
+        other = await put(store, b"as if this had the node")
+        share = """INSERT INTO blocks SELECT cid, (SELECT id FROM files WHERE sha256 = ?), offset, size FROM blocks
+            WHERE offset IS NULL"""
+        await store._index.write(lambda rows: rows.execute(share, (other.sha256,)))
         assert await store.evict(sha256_of(bytes(2 * MIB)))
         assert names(tmp_path, "nodes") == {node}
+        assert await store.evict(other.sha256)
+        assert names(tmp_path, "nodes") == set()
 
 
 async def test_who_reads_a_file_that_goes_reads_on(tmp_path: Path) -> None:

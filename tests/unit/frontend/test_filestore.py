@@ -71,6 +71,7 @@ async def test_files_lie_read_only_by_their_digest_and_nothing_else_stays(tmp_pa
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (BODY, 0o444)
     assert list((tmp_path / "tmp").iterdir()) == []
     assert {entry.name for entry in tmp_path.iterdir()} == {
+        "damaged",
         "files",
         "nodes",
         "pins",
