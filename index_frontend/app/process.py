@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from index_frontend.app.holdings import enter_holdings
 from index_frontend.app.readiness import Readiness
 from index_frontend.app.serving import GRACE_SECONDS, listening
 from index_frontend.config import Settings
@@ -43,13 +44,19 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         life.on_stop("shelf", shelf.close)
         life.on_stop("root index", root.close)
         metrics = Metrics()
+        holdings = await enter_holdings(life, settings, store, metrics)
         readiness = Readiness(oracle.pulse, store)
         dispatcher = Dispatcher(
             pages=PageHandler(oracle, shelf),
             root=root,
             blocks=GatewayHandler(oracle, store),
             files=FileHandler(oracle, store, fills, reporter, max_file_bytes=settings.upstream.max_file_bytes),
-            operations=Operations(metrics, missing=readiness.missing, stream_is_live=lambda: oracle.pulse.is_live),
+            operations=Operations(
+                metrics,
+                missing=readiness.missing,
+                stream_is_live=lambda: oracle.pulse.is_live,
+                look=holdings.look,
+            ),
             metrics=metrics,
             allowed_hosts=settings.listen.allowed_hosts,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter as TallyCounter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from aiohttp import web
@@ -18,6 +18,14 @@ from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _TOLD_WITHIN_SECONDS: Final = 1.0
 _MULTIPROCESS: Final = "PROMETHEUS_MULTIPROC_DIR"
+_STORAGE: Final = {
+    "up": "1 when the backend is well, 0.5 when it is degraded, 0 when it is down",
+    "bytes": "What the backend holds",
+    "files": "How many files it holds, where it counts them",
+    "pinned_files": "How many of them are pinned, where it counts them",
+    "limit_bytes": "How much it may hold, where it has a limit of its own",
+}
+STORAGE_FIGURES: Final = frozenset(_STORAGE)
 
 
 class NotReady(Problem):
@@ -43,6 +51,16 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livemin",
         )
+        self._storage = {
+            figure: Gauge(
+                f"matrix_pypi_frontend_storage_{figure}",
+                text,
+                ("backend",),
+                registry=self.registry,
+                multiprocess_mode="mostrecent",
+            )
+            for figure, text in _STORAGE.items()
+        }
         self._pending: TallyCounter[tuple[str, int, str]] = TallyCounter()
         self._due: asyncio.TimerHandle | None = None
 
@@ -51,6 +69,11 @@ class Metrics:
         self._pending[route, status, cache] += 1
         if self._due is None:
             self._due = asyncio.get_running_loop().call_later(_TOLD_WITHIN_SECONDS, self._tell)
+
+    def holds(self, backend: str, figures: Mapping[str, float]) -> None:
+        """What a backend of the configuration holds and how it is; keys are those of STORAGE_FIGURES."""
+        for figure, value in figures.items():
+            self._storage[figure].labels(backend).set(value)
 
     def _tell(self) -> None:
         self._due = None
@@ -70,18 +93,26 @@ class Metrics:
 
 
 class Operations:
-    """`/healthz`, `/readyz`, `/metrics`. `missing()` names what is not there now, None when all is."""
+    """`/healthz`, `/readyz`, `/metrics`. `missing()` names what is not there now, None when all is; `look()` looks at the storage."""
 
     def __init__(
-        self, metrics: Metrics, *, missing: Callable[[], Awaitable[str | None]], stream_is_live: Callable[[], bool]
+        self,
+        metrics: Metrics,
+        *,
+        missing: Callable[[], Awaitable[str | None]],
+        stream_is_live: Callable[[], bool],
+        look: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._metrics = metrics
+        self._look = look
         self._missing = missing
         self._stream_is_live = stream_is_live
 
     async def handle(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         """The answer for `healthz`, `readyz` or `metrics`. Raises NotReady."""
         if name == "metrics":
+            if self._look is not None:
+                await self._look()
             body = self._metrics.written(stream_is_live=self._stream_is_live())
             return _text(body, _METRICS_TYPE)
         if name == "readyz" and (missing := await self._missing()) is not None:

@@ -57,11 +57,12 @@ class Stat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a backend holds: bytes as far as it can tell, files (None: it does not count them), and its own limit in bytes."""
+    """What a backend holds: bytes as far as it can tell, files and pinned ones (None: not counted), and its own limit in bytes."""
 
     bytes: int
     files: int | None = None
     limit_bytes: int | None = None
+    pinned_files: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
