@@ -94,6 +94,9 @@ class FakeKubo:
     async def _do_version(self, _: web.Request) -> bytes:
         return _lines({"Version": self.version})
 
+    async def _do_swarm_peers(self, _: web.Request) -> bytes:
+        return _lines({"Peers": None})
+
     async def _do_repo_stat(self, _: web.Request) -> bytes:
         return _lines({"RepoSize": sum(map(len, self.blocks.values())), "StorageMax": 10_000_000_000})
 

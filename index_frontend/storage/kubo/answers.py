@@ -102,6 +102,12 @@ class Peerings(msgspec.Struct, frozen=True):
     peers: list[Peering] | None = field(name="Peers", default=None)
 
 
+class SwarmPeers(msgspec.Struct, frozen=True):
+    """`swarm/peers`: whom the node is connected with now."""
+
+    peers: list[msgspec.Raw] | None = field(name="Peers", default=None)
+
+
 class RemovedLine(msgspec.Struct, frozen=True):
     """A line of `repo/gc`; an error comes under the status 200."""
 

@@ -53,6 +53,7 @@ class KuboBackend(StorageBackend):
         self._open: KuboRpc | None = None
         self._takes_cars: bool | None = None
         self._has_garbage = True
+        self._company = (0.0, False)
         self._dials: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -136,11 +137,11 @@ class KuboBackend(StorageBackend):
         return await self._rpc.unpin(content.cid)
 
     async def get_block(self, cid: Cid) -> bytes:
-        """Of what the node has, else from its network, if that may be asked."""
+        """Of what the node has, else from its network, if that may be asked and anybody is in it."""
         try:
             return await self._rpc.block(cid)
         except NotFound:
-            if not self._settings.fetch_timeout_seconds:
+            if not self._settings.fetch_timeout_seconds or not await self._has_company():
                 raise
         return await self._rpc.block(cid, fetch_seconds=self._settings.fetch_timeout_seconds)
 
@@ -213,6 +214,15 @@ class KuboBackend(StorageBackend):
             f"{self.name}: {size} bytes more than max_bytes ({limit}) allows", hint="unpin, or raise max_bytes"
         )
 
+    async def _has_company(self) -> bool:
+        """Whether there is anybody to ask, or about to be; looked up once a second."""
+        now = asyncio.get_running_loop().time()
+        if self._dials:
+            return True
+        if now >= self._company[0]:
+            self._company = (now + 1, await self._rpc.has_company())
+        return self._company[1]
+
     async def _introduce(self) -> None:
         """Tell the node of peers that it does not know."""
         if self._settings.peers:
@@ -230,6 +240,8 @@ class KuboBackend(StorageBackend):
             await rpc.connect(address)
         except Problem as problem:
             log.info("kubo does not reach a peer yet", extra={"backend": self.name, "cause": problem.detail})
+        finally:
+            self._company = (0.0, False)
 
     async def _counted(self, content: ContentId, chunks: Chunks) -> AsyncGenerator[bytes, None]:
         count = 0

@@ -125,6 +125,11 @@ class KuboRpc:
             finally:
                 response.close()
 
+    async def has_company(self) -> bool:
+        """Whether it is connected with any other node now."""
+        answer = await self._node.swarm.peers(verbose=False)
+        return bool(self._wire.decode(answer, answers.SwarmPeers).peers)
+
     async def peering(self) -> frozenset[str]:
         """The peer ids of the nodes that it stays connected with."""
         answer = self._wire.decode(await self._node.swarm.peering.ls(), answers.Peerings)

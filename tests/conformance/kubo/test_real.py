@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -70,7 +71,7 @@ async def _rpc(kubo: Kubo, **more: Any) -> AsyncIterator[KuboRpc]:
 @asynccontextmanager
 async def _backend(kubo: Kubo, **more: Any) -> AsyncIterator[KuboBackend]:
     backend = KuboBackend(
-        "kubo", read_section(KuboSettings, kubo.settings(fetch_timeout_seconds=0, **more), backend="kubo")
+        "kubo", read_section(KuboSettings, kubo.settings(**({"fetch_timeout_seconds": 0} | more)), backend="kubo")
     )
     await backend.open()
     try:
@@ -278,25 +279,27 @@ async def test_a_block_comes_from_a_peer_once_they_have_met(kubo_swarm: list[Kub
     async with _backend(here) as alone:
         with pytest.raises(NotFound):
             await alone.get_block(file.content.cid)
-    settings = read_section(KuboSettings, here.settings(peers=[address]), backend="kubo")
-    near = KuboBackend("kubo", settings)
-    await near.open()
-    try:
+    async with _backend(here, peers=[address], fetch_timeout_seconds=10) as near:
         leaf = raw_cid(sha256_of(file.data[:MIB]))
         assert await near.get_block(leaf) == file.data[:MIB]
         assert await near.stat(file.content) is None
-    finally:
-        await near.close()
 
 
-async def test_a_block_that_nobody_has_is_not_found_in_bounded_time(kubo: Kubo) -> None:
-    backend = KuboBackend("kubo", read_section(KuboSettings, kubo.settings(fetch_timeout_seconds=0.2), backend="kubo"))
-    await backend.open()
-    try:
+async def test_a_block_that_nobody_has_is_not_found_in_bounded_time(kubo_swarm: list[Kubo]) -> None:
+    there, here = kubo_swarm
+    async with _rpc(there) as far, _rpc(here) as near:
+        (address,) = (await far.identity()).addresses or ()
+        await near.connect(address)
+    async with _backend(here, fetch_timeout_seconds=0.2) as backend:
         with pytest.raises(NotFound, match=r"within 0\.2 s"):
             await backend.get_block(raw_cid(sha256_of(b"nobody has that either")))
-    finally:
-        await backend.close()
+
+
+async def test_a_node_without_company_is_not_made_to_search(tmp_path: Path) -> None:
+    with nodes(tmp_path) as (kubo,):
+        async with _backend(kubo, fetch_timeout_seconds=600) as backend, asyncio.timeout(5):
+            with pytest.raises(NotFound):
+                await backend.get_block(raw_cid(sha256_of(b"nobody has that either")))
 
 
 async def test_another_token_is_refused_everywhere(kubo: Kubo, tmp_path: Path) -> None:
