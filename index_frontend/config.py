@@ -53,7 +53,8 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     """Where files are kept, and how much of the disk. `memory_bytes` bounds the finished pages held in memory, per worker.
 
     What was used longest ago is evicted when files take more than `max_bytes`, or when less than `min_free_bytes` or `min_free_inodes`
-    of the disk are free (at most a 20th and a 100th of a small disk); 0: no floor.
+    of the disk are free (at most a 20th and a 100th of a small disk); 0: no floor. Everything is hashed again at
+    `scrub_bytes_per_second`; 0: never.
     """
 
     folder: Path
@@ -61,24 +62,38 @@ class StorageSettings(Section, frozen=True, kw_only=True):
     max_bytes: Bytes | None = None
     min_free_bytes: Bytes = 1 << 30
     min_free_inodes: Bytes = 10_000
+    scrub_bytes_per_second: Bytes = 4 << 20
 
 
 class UpstreamSettings(Section, frozen=True, kw_only=True):
-    """How files are fetched. `read_timeout_seconds` bounds a silence, not a transfer."""
+    """How files are fetched. `read_timeout_seconds` bounds a silence, not a transfer. Upstream is asked for a file with a known CID
+    when peers have not begun to send it after `peer_head_start_seconds`.
+    """
 
     connect_timeout_seconds: TimeoutSeconds = 3
     read_timeout_seconds: TimeoutSeconds = 10
     max_file_bytes: Annotated[int, Meta(ge=1, le=1 << 50)] = 5 << 30
     proxy: HttpUrl | None = None
+    peer_head_start_seconds: Seconds = 0.15
+
+
+class PeerSettings(Section, frozen=True, kw_only=True):
+    """Another mirror: what it is called here, and the address of its trustless gateway, without `/ipfs/`."""
+
+    name: BackendName
+    gateway: HttpUrl
 
 
 class Settings(Section, frozen=True, kw_only=True):
-    """Everything the frontend can be told. `backends` are other stores by their names; what a section holds is its plug-in's affair."""
+    """Everything the frontend can be told. `peers` are other mirrors, `backends` other stores by their names: what a section of
+    these holds is its plug-in's affair.
+    """
 
     oracle: OracleSettings
     storage: StorageSettings
     listen: ListenSettings = field(default_factory=ListenSettings)
     upstream: UpstreamSettings = field(default_factory=UpstreamSettings)
+    peers: tuple[PeerSettings, ...] = ()
     backends: dict[BackendName, dict[str, Any]] = field(default_factory=dict)
     workers: Workers = 1
     logging: LoggingSettings = field(default_factory=LoggingSettings)
@@ -88,6 +103,9 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     """The settings in `path` with the overrides of `environ`; plug-ins have looked at theirs. Raises ConfigurationProblem."""
     settings = load_settings(path, Settings, environ=environ, foreign_sections=BOT_SECTIONS, example=EXAMPLE)
     backends = {name: _with_paths(section, path.parent.absolute()) for name, section in settings.backends.items()}
+    names = [peer.name for peer in settings.peers]
+    if len(set(names)) < len(names):
+        raise ConfigurationProblem(f"{place_of(path, ('peers',))}: two peers have the same name")
     if EMBEDDED in backends:
         where = place_of(path, ("backends", EMBEDDED))
         raise ConfigurationProblem(

@@ -6,10 +6,12 @@ import logging
 from typing import Final
 
 from index_frontend.app.holdings import enter_holdings
+from index_frontend.app.neighbours import enter_blocks
 from index_frontend.app.readiness import Readiness
 from index_frontend.app.serving import GRACE_SECONDS, listening
+from index_frontend.blocks import Blocks
 from index_frontend.config import Settings
-from index_frontend.fill import Fills, Reporter, WheelMetadata
+from index_frontend.fill import Fills, Race, Reporter, WheelMetadata
 from index_frontend.handlers import Dispatcher
 from index_frontend.handlers.files import FileHandler
 from index_frontend.handlers.index import PageHandler
@@ -17,8 +19,10 @@ from index_frontend.handlers.ipfs import GatewayHandler
 from index_frontend.handlers.operations import Metrics, Operations
 from index_frontend.handlers.root import RootHandler
 from index_frontend.oracle import BotOracle, HttpBot
+from index_frontend.ports import Source
 from index_frontend.shelf import Shelf
 from index_frontend.storage.filestore import FileStore, Limits, open_filestore
+from index_frontend.storage.filestore.scrub import Scrub, nobody
 from index_frontend.upstream import UpstreamSource
 from matrix_pypi_bot import __version__
 from matrix_pypi_bot.process.lifecycle import Lifecycle
@@ -38,7 +42,8 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         limits = Limits(kept.max_bytes, kept.min_free_bytes, kept.min_free_inodes)
         store = await life.enter("store", open_filestore(kept.folder, limits=limits))
         reporter = Reporter(store, oracle)
-        fills = _fills(life, settings, store, oracle, reporter)
+        blocks = await enter_blocks(life, settings, oracle.report_observed)
+        fills = _fills(life, settings, store, oracle, reporter, blocks)
         # Half of the bound is for documents as the bot sent them, half for what was made of them.
         shelf, root = Shelf(settings.storage.memory_bytes // 2), RootHandler(oracle)
         life.on_stop("shelf", shelf.close)
@@ -50,7 +55,9 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
             pages=PageHandler(oracle, shelf),
             root=root,
             blocks=GatewayHandler(oracle, store),
-            files=FileHandler(oracle, store, fills, reporter, max_file_bytes=settings.upstream.max_file_bytes),
+            files=FileHandler(
+                oracle, store, fills, reporter, max_file_bytes=settings.upstream.max_file_bytes, blocks=blocks
+            ),
             operations=Operations(
                 metrics,
                 missing=readiness.missing,
@@ -62,6 +69,8 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         )
         life.task("change stream", oracle.follow())
         life.task("reports", reporter.run())
+        repair = nobody if blocks is None else blocks.repair
+        life.task("scrub", Scrub(store, bytes_per_second=kept.scrub_bytes_per_second, repair=repair).run())
         address = settings.listen
         listener = listening(dispatcher, address.host, address.port, shared=shares_port)
         port = await life.enter("http", listener, stop_seconds=2 * GRACE_SECONDS + 0.5)
@@ -83,7 +92,14 @@ async def _enter_oracle(life: Lifecycle, settings: Settings) -> BotOracle:
     return oracle
 
 
-def _fills(life: Lifecycle, settings: Settings, store: FileStore, oracle: BotOracle, reporter: Reporter) -> Fills:
+def _fills(
+    life: Lifecycle,
+    settings: Settings,
+    store: FileStore,
+    oracle: BotOracle,
+    reporter: Reporter,
+    blocks: Blocks | None,
+) -> Fills:
     upstream = settings.upstream
     outbound = Outbound(
         user_agent=f"matrix-pypi/{__version__}",
@@ -92,7 +108,10 @@ def _fills(life: Lifecycle, settings: Settings, store: FileStore, oracle: BotOra
         proxy=upstream.proxy,
     )
     life.on_stop("outbound", outbound.close)
+    source: Source = UpstreamSource(outbound)
+    if blocks is not None:
+        source = Race(blocks, source, upstream.peer_head_start_seconds)
     # A wheel that is here has its METADATA in it: nobody need be asked.
-    fills = Fills(store, [WheelMetadata(store), UpstreamSource(outbound)], oracle, reporter)
+    fills = Fills(store, [WheelMetadata(store), source], oracle, reporter)
     life.on_stop("fills", fills.close)
     return fills

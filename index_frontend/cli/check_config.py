@@ -27,5 +27,7 @@ def command(config: Path) -> None:
     )
     click.echo(f"  asks    {settings.oracle.url}")
     click.echo(f"  keeps   {settings.storage.folder}")
+    for peer in settings.peers:
+        click.echo(f"  peer    {peer.name}: {peer.gateway}")
     for name, section in settings.backends.items():
         click.echo(f"  backend {name}: {section['type']}")

@@ -11,11 +11,13 @@ from typing import BinaryIO, Final, assert_never
 
 from aiohttp import web
 
+from index_frontend.blocks import Blocks
 from index_frontend.fill import SMALL_BYTES, Asker, Fills, Reporter, Transfer
 from index_frontend.handlers.ask import Ask
 from index_frontend.handlers.bodies import SmallBodies
 from index_frontend.handlers.index import matches
 from index_frontend.handlers.middleware import problem_response
+from index_frontend.handlers.parts import Parts
 from index_frontend.handlers.send import (
     FileHeaders,
     etag_of,
@@ -24,6 +26,7 @@ from index_frontend.handlers.send import (
     send_pieces,
     span_of,
     unsatisfiable,
+    with_first,
     with_span,
 )
 from index_frontend.handlers.words import Withdrawn, Words
@@ -53,6 +56,7 @@ class FileHandler:
         max_file_bytes: int,
         memory_bytes: int = MEMORY_BYTES,
         shared_cache: bool = False,
+        blocks: Blocks | None = None,
     ) -> None:
         self._oracle = oracle
         self._store = store
@@ -61,6 +65,7 @@ class FileHandler:
         self._words = Words(oracle, max_file_bytes=max_file_bytes)
         self._headers = FileHeaders(shared_cache=shared_cache)
         self._bodies = SmallBodies(memory_bytes)
+        self._parts = None if blocks is None else Parts(blocks, self._words, self._headers)
 
     async def handle(self, request: web.BaseRequest, path: FilePath) -> web.StreamResponse:
         """The answer. Raises Problem: what the oracle raises, 502 and 504 when the file cannot be fetched."""
@@ -195,6 +200,10 @@ class FileHandler:
         asker = None if ask.head or wanted.is_metadata else Asker(wanted.project, wanted.name)
         flight = self._fills.join(wanted, asker)
         here_already = flight.is_verified
+        if self._parts is not None and ask.whole_first and not here_already:
+            part = await self._parts.answer(ask, wanted)
+            if part is not None:
+                return part
         transfer: Transfer | None = None
         while True:
             async with AsyncExitStack() as stack:
@@ -263,12 +272,6 @@ class FileHandler:
             async with aclosing(self._words.while_allowed(ask.path, wanted, bytes_past)) as pieces:
                 first = await anext(pieces, b"")  # what goes wrong before it is a plain answer
                 response = web.StreamResponse(status=answer.status, headers=headers)
-                await send_pieces(ask.request, response, _with_first(first, pieces))
+                await send_pieces(ask.request, response, with_first(first, pieces))
             await response.write_eof()
             return response
-
-
-async def _with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    yield first
-    async for piece in rest:
-        yield piece

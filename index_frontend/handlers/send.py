@@ -120,6 +120,13 @@ async def send_pieces(
                 await response.write(piece)
 
 
+async def with_first(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """`first`, which was taken out of it already, and then `rest`."""
+    yield first
+    async for piece in rest:
+        yield piece
+
+
 async def _by_sendfile(
     request: web.BaseRequest, file: BinaryIO, start: int, stop: int, still: Callable[[], Awaitable[None]]
 ) -> None:

@@ -16,20 +16,23 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from index_frontend.app.serving import listening
-from index_frontend.fill import Fills, Reporter, WheelMetadata
+from index_frontend.blocks import Blocks, Neighbour
+from index_frontend.fill import Fills, Race, Reporter, WheelMetadata
 from index_frontend.handlers.files import FileHandler
 from index_frontend.handlers.ipfs import GatewayHandler
 from index_frontend.handlers.middleware import answering
-from index_frontend.ports import BlockStore, ContentStore, Page, ProjectNames
+from index_frontend.ports import BlockStore, ContentStore, Page, ProjectNames, Source
 from index_frontend.storage.filestore import open_filestore
 from index_frontend.storage.filestore.disk import Disk
+from index_frontend.storage.gateway import GatewayBackend
+from index_frontend.storage.verified import Verified, opened
 from index_frontend.upstream import UpstreamSource
 from matrix_pypi_bot.process.outbound import Outbound, origin_of
 from matrix_pypi_bot.wire.messages import Decision, Observed, PageState, ProjectDocument, Stored
@@ -40,7 +43,8 @@ from tests.support.http_client import Reply, ask
 from tests.support.upstream import Upstream
 
 T = TypeVar("T")
-MAX_AT_ONCE = 4
+MAX_AT_ONCE = 16
+PEER_HEAD_START_SECONDS = 0.15
 MAX_FILE_BYTES = int(os.environ.get("FILE_SIDE_MAX_BYTES", 64 << 20))
 
 
@@ -131,19 +135,32 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    oracle: ScriptedOracle, folder: Path, *, port: int = 0, disk: Disk | None = None
+    oracle: ScriptedOracle,
+    folder: Path,
+    *,
+    port: int = 0,
+    disk: Disk | None = None,
+    peers: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Serving]:
-    """The file side on `port`, with its store in `folder`."""
+    """The file side on `port`, with its store in `folder`; `peers` are gateways by name."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_filestore(folder, disk=disk))
         outbound = Outbound(user_agent="tests", connect_timeout_seconds=1, read_timeout_seconds=1)
         stack.push_async_callback(outbound.close)
         reporter = Reporter(store, oracle)
-        fills = Fills(store, [WheelMetadata(store), UpstreamSource(outbound)], oracle, reporter)
+        neighbours = []
+        for name, url in peers.items():
+            peer = Verified(GatewayBackend(name, url, connect_timeout_seconds=1, read_timeout_seconds=1))
+            neighbours.append(Neighbour(await stack.enter_async_context(opened(peer)), "peer"))
+        blocks = Blocks(neighbours, oracle.report_observed) if neighbours else None
+        source: Source = UpstreamSource(outbound)
+        if blocks is not None:
+            source = Race(blocks, source, PEER_HEAD_START_SECONDS)
+        fills = Fills(store, [WheelMetadata(store), source], oracle, reporter)
         stack.push_async_callback(fills.close)
         reports = asyncio.create_task(reporter.run())
         stack.push_async_callback(_ended, reports)
-        files = FileHandler(oracle, store, fills, reporter, max_file_bytes=MAX_FILE_BYTES)
+        files = FileHandler(oracle, store, fills, reporter, max_file_bytes=MAX_FILE_BYTES, blocks=blocks)
 
         gateway = GatewayHandler(oracle, store, max_at_once=MAX_AT_ONCE)
 
@@ -160,11 +177,19 @@ async def serving(
 class FileSide:
     """A file side in a thread with a loop of its own; every method may be called from the test's thread."""
 
-    def __init__(self, upstream: Upstream, folder: Path, *, disk: Disk | None = None) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        folder: Path,
+        *,
+        disk: Disk | None = None,
+        peers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.oracle = ScriptedOracle()
         self.folder = folder
         self._upstream = upstream
         self._disk = disk
+        self._peers = peers
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="file side", daemon=True)
         self._stack = AsyncExitStack()
@@ -172,7 +197,8 @@ class FileSide:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._serving = self.run(self._stack.enter_async_context(serving(self.oracle, self.folder, disk=self._disk)))
+        listening = serving(self.oracle, self.folder, disk=self._disk, peers=self._peers)
+        self._serving = self.run(self._stack.enter_async_context(listening))
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
