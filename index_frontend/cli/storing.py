@@ -26,6 +26,7 @@ from index_frontend.storage.archive import Told
 from index_frontend.storage.moving import CAR_SUFFIX, Moved
 from index_frontend.storage.registry import make_backends
 from index_frontend.storage.verified import Verified, opened
+from matrix_pypi_bot.process.command_line import readable_size
 from matrix_pypi_bot.wire.problems import Problem
 
 _STYLES = {"done": "green", "was there": "dim", "refused": "bold red"}
@@ -45,8 +46,8 @@ async def list_backends(config: Path, *, as_json: bool) -> bool:
     table = Table("backend", "type", "health", "files", "held", "limit", "detail", box=None, pad_edge=False)
     for (name, _), (health, usage) in zip(backends.items(), standings, strict=True):
         files = "" if usage is None or usage.files is None else f"{usage.files:,}"
-        limit = "" if usage is None or usage.limit_bytes is None else readable(usage.limit_bytes)
-        held = "" if usage is None else readable(usage.bytes)
+        limit = "" if usage is None or usage.limit_bytes is None else readable_size(usage.limit_bytes)
+        held = "" if usage is None else readable_size(usage.bytes)
         colour = {"ok": "green", "degraded": "yellow", "down": "red"}[health.state]
         state = f"[{colour}]{health.state}[/]"
         table.add_row(name, sections[name]["type"], state, files, held, limit, health.detail)
@@ -203,14 +204,4 @@ class Work:
         self._progress.stop()
         told = ", ".join(f"[{_STYLES[result]}]{count} {result}[/]" for result, count in self._counts.items())
         how = "broken off: " if error is not None else ""
-        self._console.print(f"{self._verb}: {how}{told or 'no files'}; {readable(self._bytes)}", highlight=False)
-
-
-def readable(count: int) -> str:
-    """E.g. `1.4 GiB`."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1_024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1_024
-    return f"{value:.1f} TiB"
+        self._console.print(f"{self._verb}: {how}{told or 'no files'}; {readable_size(self._bytes)}", highlight=False)

@@ -6,6 +6,7 @@ from matrix_pypi_bot.process.command_line import command_group
 
 _COMMANDS = {
     "up": "Start a whole local stack: homeserver, bot and index frontend.",
+    "status": "How a running stack is, and what is held where.",
     "explain": "The decision on a file or a project, with every piece of evidence.",
     "approve": "Serve a file although the rules refuse it: signed and logged.",
     "quarantine": "Stop serving a file or a project: signed and logged.",

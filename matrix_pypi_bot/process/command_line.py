@@ -56,6 +56,15 @@ def fail(problem: Problem) -> Never:
     sys.exit(exit_code_of(problem))
 
 
+def readable_size(count: int) -> str:
+    """Bytes for people, e.g. `1.4 GiB`."""
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1_024 and len(units) > 1:
+        value /= 1_024
+        units.pop(0)
+    return f"{value:.0f} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
 def command_group(program: str, package: str, lines: Mapping[str, str]) -> Callable[[Callable[[], None]], click.Group]:
     """Makes a function, of which only the docstring counts, the command line `program`.
 
