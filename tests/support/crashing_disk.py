@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from index_frontend.ports import StorageFull
 from index_frontend.storage.filestore.disk import Disk
 
 
@@ -36,10 +38,29 @@ class CrashingDisk(Disk):
             if self.fails_at is not None and len(self.steps) >= self.fails_at:
                 if self._tears and name == "append" and len(self.steps) == self.fails_at:
                     os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
-                raise PowerFailure
+                self.fail()
             return value(*arguments)
 
         return step
+
+    def fail(self) -> None:
+        """The end of the world, as far as the store is concerned."""
+        raise PowerFailure
+
+
+class KillingDisk(CrashingDisk):
+    """The process is killed at the n-th step: nothing is cleaned up, by nobody."""
+
+    def fail(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FullOnce(CrashingDisk):
+    """At the n-th step the disk is full, and at the next one it is not any more."""
+
+    def fail(self) -> None:
+        if len(self.steps) == self.fails_at:
+            raise StorageFull("no room")
 
 
 def drop_locks(folder: Path) -> None:

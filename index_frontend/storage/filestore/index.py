@@ -81,8 +81,8 @@ class Index:
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 if future.done():  # its caller was cancelled
                     continue
-                if isinstance(outcome, sqlite3.Error):
-                    future.set_exception(_problem(outcome))
+                if isinstance(outcome, Exception):
+                    future.set_exception(_problem(outcome) if isinstance(outcome, sqlite3.Error) else outcome)
                 else:
                     future.set_result(outcome)
         self._drain = None
@@ -92,8 +92,8 @@ class Index:
         try:
             self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             return self._transaction(works)
-        except sqlite3.Error as error:
-            if _kind(error) in _DAMAGED:
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and _kind(error) in _DAMAGED:
                 self._renew(error)
             elif len(works) == 1:
                 return [error]
@@ -102,7 +102,7 @@ class Index:
     def _alone(self, work: Work[Any]) -> Any:
         try:
             return self._transaction([work])[0]
-        except sqlite3.Error as error:
+        except Exception as error:  # its caller's
             return error
 
     def _transaction(self, works: list[Work[Any]]) -> list[Any]:

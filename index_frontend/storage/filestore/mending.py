@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -28,6 +29,10 @@ Repair = Callable[[Cid], Awaitable[bytes | None]]
 PATCH_BLOCKS: Final = 32
 """So many blocks are fetched before the file is claimed: while it is, who asks for the file waits for us."""
 
+OTHERS_SECONDS: Final = 10.0
+"""How long somebody else who writes the file, or looks at it, is waited for."""
+_POLL_SECONDS: Final = 0.05
+
 
 class _Lacking(Exception):
     """A block that nobody gives."""
@@ -51,14 +56,16 @@ async def mend(aside: Held, store: FileStore, repair: Repair, thread: Executor) 
         mending = _Mending(aside, file, store, repair, thread)
         try:
             await mending.fetch()
-            async with store.writer(aside.sha256) as got:
-                if got is None:
-                    raise StorageBroken(f"somebody else is writing {aside.sha256}")
-                if not isinstance(got, Held):
-                    await mending.write(got)
+            for _ in range(int(OTHERS_SECONDS / _POLL_SECONDS)):
+                async with store.writer(aside.sha256) as got:
+                    if got is not None:
+                        if not isinstance(got, Held):
+                            await mending.write(got)
+                        return True
+                await asyncio.sleep(_POLL_SECONDS)
         except (_Lacking, BadBlock, DigestMismatch):
             return False
-    return True
+    raise StorageBroken(f"somebody else is writing {aside.sha256}")
 
 
 class _Mending:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 ROUND_SECONDS: Final = 86_400.0
 """No file is looked at more often, however small the store."""
 TURN_SECONDS: Final = 60.0
-"""How often a process whose turn it is not asks again."""
+"""How often a process whose turn it is not asks again, and what could not be mended is tried again."""
 _NAP_SECONDS: Final = 0.05
 
 
@@ -70,14 +70,15 @@ class Scrub:
 
     async def _rounds(self) -> None:
         loop = asyncio.get_running_loop()
+        due = loop.time()
         while True:
-            begun = loop.time()
-            if self._bytes_per_second:
+            if self._bytes_per_second and loop.time() >= due:
+                due = loop.time() + ROUND_SECONDS
                 await self.round()
             else:
                 with ThreadPoolExecutor(1, "scrub") as thread:
-                    await self.mend_all(thread)  # what another configuration left
-            await asyncio.sleep(max(TURN_SECONDS, begun + ROUND_SECONDS - loop.time()))
+                    await self.mend_all(thread)  # what could not be mended before, and what another process left
+            await asyncio.sleep(TURN_SECONDS)
 
     # Looking ----------------------------------------------------------------------------------------------------------
 

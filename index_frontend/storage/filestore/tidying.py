@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from functools import partial
@@ -36,8 +37,8 @@ async def tidy(store: Files, layout: Layout, index: Index, threads: Executor) ->
             await _nodes(store, layout, index, threads)
         finally:
             claim.release()
-    except StorageProblem as problem:
-        log.warning("store cannot be tidied", extra={"cause": problem.detail})
+    except (StorageProblem, OSError) as problem:
+        log.warning("store cannot be tidied", extra={"cause": str(problem)})
         return
     if found:
         log.info("store found files again that its index did not know", extra={"files": found})
@@ -58,8 +59,13 @@ async def _files(store: Files, layout: Layout, index: Index, threads: Executor, 
 
 async def _nodes(store: Files, layout: Layout, index: Index, threads: Executor) -> None:
     """Nodes that no file has are removed. A writer whose node goes before his row is there writes it again."""
+
+    def forget(connection: sqlite3.Connection, nodes: list[Cid]) -> None:
+        if not any(layout.all_aside()):  # else they may be what a damaged file is mended by: another time
+            block_rows.forget_strays(connection, nodes, store.forget_node)
+
     for nodes in _batches(await in_thread(threads, lambda: list(layout.all_nodes()))):
-        await index.write(partial(block_rows.forget_strays, nodes=nodes, forget=store.forget_node))
+        await index.write(partial(forget, nodes=nodes))
 
 
 def _batches(nodes: list[Cid]) -> Iterator[list[Cid]]:
