@@ -39,6 +39,10 @@ class Ledger(Protocol):
         """Every attestation kept for the project, oldest first."""
         ...
 
+    async def attestations_of(self, project: ProjectName, file: FileName, sha256: Sha256) -> list[EnvelopeRow]:
+        """The attestations kept of this digest of the file, oldest first, the first few of them."""
+        ...
+
     async def manifests(self, org: str) -> list[EnvelopeRow]:
         """Every key manifest kept of the organisation, oldest first; `seq` is its version."""
         ...

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from matrix_pypi_bot.core.attested import attested
 from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.ports import Clock, Store
 from matrix_pypi_bot.services.known import Finished, Known, View
@@ -139,14 +140,23 @@ class Answers:
         )
 
     async def _with_witnesses(self, decision: Decision) -> Decision:
-        """With the organisations that attested the digest: here, whether this one did."""
+        """With what attestations say of the digest: under which CIDs it is found (the own organisation's word, if it gave one), its
+        size if the page told none, and who attested it: here, whether this one did.
+        """
         if not decision.serves or decision.sha256 is None:
             return decision
+        file, sha256 = FileName(decision.file), Sha256(decision.sha256)
         async with self._store.transaction() as tables:
-            signed = await tables.ledger.signed(self._voice.keyid, FileName(decision.file))
-        if signed != Sha256(decision.sha256):
-            return decision
-        return msgspec.structs.replace(decision, attested_by=(self._voice.org,))
+            signed = await tables.ledger.signed(self._voice.keyid, file)
+            rows = await tables.ledger.attestations_of(ProjectName(decision.project), file, sha256)
+        own = [row for row in rows if row.org == self._voice.org]
+        found = attested(row.envelope for row in own or rows)
+        return msgspec.structs.replace(
+            decision,
+            cids=found.cids,
+            size=found.size if decision.size is None else decision.size,
+            attested_by=(self._voice.org,) if signed == sha256 else (),
+        )
 
 
 def _finished(known: Known) -> tuple[View, Finished]:

@@ -197,10 +197,11 @@ async def test_a_decision_with_and_without_its_path(client: Client) -> None:
     for query in ("", f"?path={ONE.path}"):
         decision = (await client.get(f"/decide/mxa/{ONE.filename}{query}")).json
         assert (decision["rule"], decision["sha256"], decision["path"]) == ("R8", ONE.sha256, ONE.path)
-        assert decision["attested_by"] == []
+        assert (decision["attested_by"], decision["cids"]) == ([], [])
     assert (await client.get(f"/decide/mxa/{ONE.filename}?path={TWO.path}")).status == 404
     await client.post("/stored", encode(report(ONE)))
-    assert (await client.get(f"/decide/mxa/{ONE.filename}")).json["attested_by"] == ["orga"]
+    decision = (await client.get(f"/decide/mxa/{ONE.filename}")).json
+    assert (decision["attested_by"], decision["cids"], decision["size"]) == (["orga"], [report(ONE).cid], ONE.size)
 
 
 async def test_a_refusal_is_a_decision_and_no_error(client: Client, world: World) -> None:

@@ -60,6 +60,7 @@ INSERT_ONLY: Final = (
     "envelope", "sighting", "own_signature", "own_digest", "first_digest", "own_view", "operator_override", "log_leaf", "observation",
 )  # fmt: skip
 
+_MANY: Final = 50  # organisations that attest one digest, as far as anybody looks
 _DAY_MS: Final = 86_400_000
 _SELECT: Final = "SELECT id, kind, project, file, sha256, keyid, org, seq, envelope, first_seen_ms, via FROM envelope "
 
@@ -89,6 +90,13 @@ class LedgerTables:
 
     async def attestations(self, project: ProjectName) -> list[EnvelopeRow]:
         rows = await self._db.fetch(_SELECT + "WHERE project = $1 AND kind = 'attestation' ORDER BY n", project)
+        return [_envelope(row) for row in rows]
+
+    async def attestations_of(self, project: ProjectName, file: FileName, sha256: Sha256) -> list[EnvelopeRow]:
+        rows = await self._db.fetch(
+            _SELECT + "WHERE project = $1 AND kind = 'attestation' AND file = $2 AND sha256 = $3 ORDER BY n LIMIT $4",
+            project, file, sha256, _MANY,
+        )  # fmt: skip
         return [_envelope(row) for row in rows]
 
     async def manifests(self, org: str) -> list[EnvelopeRow]:
