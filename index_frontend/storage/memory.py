@@ -202,6 +202,10 @@ class MemoryStore:
         """From the dict."""
         return self._pins.get(sha256)
 
+    async def pinned(self) -> int:
+        """How many are."""
+        return len(self._pins)
+
     async def all(self, after: Sha256 | None = None) -> AsyncIterator[Held]:
         """What was here when it was asked."""
         for sha256, (held, _) in sorted(self._objects.items()):

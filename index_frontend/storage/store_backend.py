@@ -50,6 +50,10 @@ class WholeStore(ContentStore, BlockStore, Protocol):
         """The name that it is pinned under."""
         ...
 
+    async def pinned(self) -> int:
+        """How many files are."""
+        ...
+
     def all(self, after: Sha256 | None = None) -> AsyncIterator[Held]:
         """Every file by ascending sha256, from the one behind `after` on."""
         ...
@@ -173,7 +177,8 @@ class StoreBackend(StorageBackend):
         """Files only: what is kept beside them is small."""
         with self._told():
             held_bytes, files = await self._store.totals()
-        return Usage(bytes=held_bytes, files=files, limit_bytes=self._limit_bytes)
+            pinned = await self._store.pinned()
+        return Usage(bytes=held_bytes, files=files, limit_bytes=self._limit_bytes, pinned_files=pinned)
 
     @property
     def _store(self) -> WholeStore:

@@ -79,6 +79,10 @@ class FileStore(Files):
         """The name that it is pinned under. Raises StorageBroken."""
         return await in_thread(self._threads, self._pins.name_of, sha256)
 
+    async def pinned(self) -> int:
+        """How many are. Raises StorageBroken."""
+        return len(await in_thread(self._threads, self._pins.all))
+
     async def all(self, after: Sha256 | None = None) -> AsyncIterator[Held]:
         """Every file by ascending sha256, from the one behind `after` on. Raises StorageBroken."""
         last = after or Sha256("")

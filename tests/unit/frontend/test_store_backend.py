@@ -80,7 +80,7 @@ async def test_what_was_put_is_what_is_read(backend: StorageBackend) -> None:
     data = vector(3 * MIB + 5)
     await backend.put(content_of(data), pieces(data))
     assert await whole(backend, content_of(data)) == data
-    assert await backend.usage() == Usage(bytes=len(data), files=1)
+    assert await backend.usage() == Usage(bytes=len(data), files=1, pinned_files=0)
 
 
 async def test_it_hashes_what_is_put_itself(backend: StorageBackend) -> None:
@@ -106,7 +106,7 @@ async def test_a_source_s_own_storage_problem_stays_its_own(backend: StorageBack
 async def test_two_who_put_the_same_wait_for_each_other(backend: StorageBackend) -> None:
     data = vector(2 * MIB)
     await asyncio.gather(*(backend.put(content_of(data), pieces(data)) for _ in range(5)))
-    assert await backend.usage() == Usage(bytes=len(data), files=1)
+    assert await backend.usage() == Usage(bytes=len(data), files=1, pinned_files=0)
 
 
 async def test_a_closed_one_says_so(backend: StorageBackend) -> None:
@@ -127,7 +127,7 @@ async def test_a_file_larger_than_the_quota_is_refused_before_it_is_read(tmp_pat
 
     with pytest.raises(StorageFull):
         await backend.put(content_of(data), never())
-    assert await backend.usage() == Usage(bytes=0, files=0, limit_bytes=MIB)
+    assert await backend.usage() == Usage(bytes=0, files=0, limit_bytes=MIB, pinned_files=0)
     await backend.close()
 
 
