@@ -78,6 +78,10 @@ class Oracle(Protocol):
         """The same of a file by its name, for those who have its bytes and know no path. Raises as `standing`."""
         ...
 
+    async def whereabouts(self, project: ProjectName, file: FileName) -> Decision:
+        """The same with what pages leave out: the CIDs that were attested. Asks the bot, at most once in 30 s. Raises as `standing`."""
+        ...
+
     def projects(self, revision: str | None) -> AbstractAsyncContextManager[ProjectNames]:
         """The projects known here, streamed from the bot; `revision` is what the asker has. Raises Problem, also while it is read."""
         ...

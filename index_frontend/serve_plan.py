@@ -27,8 +27,8 @@ class Wanted:
     """One object to serve: the digest that decides, and where it may be found when it is not here.
 
     `name` is the file's, or `<file>.metadata`; `wheel` is then the digest of the wheel it can be taken out of. `opened_origins` are
-    the `scheme://host:port` that may be asked although they are http or private. `cids` are the file's as the bot told them, unchecked.
-    `rule` is the decision's, e.g. `R8`.
+    the `scheme://host:port` that may be asked although they are http or private. `cids` are those of the
+    file, or of the wheel, as the bot told them, unchecked. `rule` is the decision's, e.g. `R8`.
     """
 
     sha256: Sha256
@@ -46,6 +46,11 @@ class Wanted:
     def is_metadata(self) -> bool:
         """Whether it is a file's metadata, not a file; no file's name ends so."""
         return self.name.endswith(_METADATA)
+
+    @property
+    def file(self) -> str:
+        """The name of the file, also of one whose metadata is wanted."""
+        return self.name.removesuffix(_METADATA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +113,7 @@ def judge(decision: Decision, *, metadata: bool, max_file_bytes: int) -> Wanted 
         project=ProjectName(decision.project),
         name=f"{decision.file}{_METADATA}" if metadata else decision.file,
         max_bytes=min(max_file_bytes, MAX_METADATA_BYTES) if metadata else max_file_bytes,
-        cids=() if metadata else decision.cids,
+        cids=decision.cids,
         rule=decision.rule,
         wheel=wheel,
     )

@@ -11,7 +11,7 @@ from index_frontend.app.readiness import Readiness
 from index_frontend.app.serving import GRACE_SECONDS, listening
 from index_frontend.blocks import Blocks
 from index_frontend.config import Settings
-from index_frontend.fill import Fills, Race, Reporter, WheelMetadata
+from index_frontend.fill import Fills, PeerFiles, Race, Reporter, WheelMetadata
 from index_frontend.handlers import Dispatcher
 from index_frontend.handlers.files import FileHandler
 from index_frontend.handlers.index import PageHandler
@@ -110,7 +110,8 @@ def _fills(
     life.on_stop("outbound", outbound.close)
     source: Source = UpstreamSource(outbound)
     if blocks is not None:
-        source = Race(blocks, source, upstream.peer_head_start_seconds)
+        peers = PeerFiles(blocks, max_file_bytes=upstream.max_file_bytes)
+        source = Race(peers, source, upstream.peer_head_start_seconds)
     # A wheel that is here has its METADATA in it: nobody need be asked.
     fills = Fills(store, [WheelMetadata(store), source], oracle, reporter)
     life.on_stop("fills", fills.close)

@@ -113,6 +113,11 @@ def cids_of(wanted: Wanted) -> tuple[Cid, ...]:
     return told if told or wanted.size is not None else (own,)
 
 
+def needs_cid(wanted: Wanted) -> bool:
+    """Whether the CIDs must be asked for: nobody told any, and the digest alone does not tell it."""
+    return not wanted.cids and (wanted.is_metadata or wanted.size is None or wanted.size > LEAF_BYTES)
+
+
 def _fitting(text: str, own: Cid, size: int | None) -> Cid | None:
     """`text` as a CID that a file with the leaf CID `own` and `size` bytes can have."""
     try:

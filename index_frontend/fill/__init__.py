@@ -2,6 +2,7 @@
 
 from index_frontend.fill.fills import Asker, Fills
 from index_frontend.fill.flight import Flight
+from index_frontend.fill.peer_files import PeerFiles
 from index_frontend.fill.race import Race
 from index_frontend.fill.reporter import Reporter
 from index_frontend.fill.through import Through, through
@@ -13,6 +14,7 @@ __all__ = [
     "Asker",
     "Fills",
     "Flight",
+    "PeerFiles",
     "Race",
     "Reporter",
     "Through",

@@ -40,7 +40,7 @@ class WheelMetadata:
         return (wanted,) if wanted.wheel is not None else ()
 
     @asynccontextmanager
-    async def fetch(self, wanted: Wanted, start: int = 0) -> AsyncIterator[_Bytes]:
+    async def fetch(self, wanted: Wanted, start: int = 0) -> AsyncIterator[Bytes]:
         """Raises SourceGone when the wheel is not held or does not have them."""
         assert wanted.wheel is not None
         held = await self._store.find(wanted.wheel)
@@ -52,18 +52,16 @@ class WheelMetadata:
                 raise SourceGone(problem.detail) from problem
         if data is None or sha256_of(data) != wanted.sha256:
             raise SourceGone(f"matrix-pypi: {wanted.name} cannot be taken out of a file that is here")
-        yield _Bytes(data, start)
+        yield Bytes(data, start, self.name)
 
 
 @dataclass(frozen=True, slots=True)
-class _Bytes:
+class Bytes:
+    """A `ports.SourceBody` that is here already."""
+
     data: bytes
     start: int
-
-    @property
-    def sender(self) -> str:
-        """What is here comes from here."""
-        return WheelMetadata.name
+    sender: str
 
     @property
     def size(self) -> int:

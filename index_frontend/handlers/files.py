@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, assert_never
 
 from aiohttp import web
 
-from index_frontend.blocks import Blocks
+from index_frontend.blocks import Blocks, needs_cid
 from index_frontend.fill import SMALL_BYTES, Asker, Fills, Reporter, Transfer
 from index_frontend.handlers.ask import Ask
 from index_frontend.handlers.bodies import SmallBodies
@@ -197,6 +197,8 @@ class FileHandler:
                 f"matrix-pypi: {wanted.name}: the transfer before this one was wrong, it cannot be resumed; start again"
             )
             return problem_response(ProblemCode.DIGEST_MISMATCH, told)
+        if self._parts is not None and needs_cid(wanted):
+            wanted = await self._words.with_cids(wanted)
         asker = None if ask.head or wanted.is_metadata else Asker(wanted.project, wanted.name)
         flight = self._fills.join(wanted, asker)
         here_already = flight.is_verified

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Final
 
 from index_frontend.ports import Oracle
 from index_frontend.serve_plan import Deny, Later, Wanted, judge
-from matrix_pypi_bot.wire.names import FilePath
+from matrix_pypi_bot.wire.names import FileName, FilePath
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+CIDS_SECONDS: Final = 1.0  # there are other ways to the file
 
 
 class Withdrawn(Problem):
@@ -32,6 +37,18 @@ class Words:
         """The word on the file at `path`. Raises what `Oracle.standing` raises."""
         decision = await self._oracle.standing(path)
         return judge(decision, metadata=path.metadata, max_file_bytes=self._max_file_bytes)
+
+    async def with_cids(self, wanted: Wanted) -> Wanted:
+        """`wanted` with the CIDs that were attested, and the size if nobody told it before; as it is when the bot cannot be asked."""
+        try:
+            async with asyncio.timeout(CIDS_SECONDS):
+                decision = await self._oracle.whereabouts(wanted.project, FileName(wanted.file))
+        except (Problem, TimeoutError):
+            return wanted
+        if decision.sha256 != (wanted.wheel if wanted.is_metadata else wanted.sha256):
+            return wanted
+        size = decision.size if wanted.size is None and not wanted.is_metadata else wanted.size
+        return replace(wanted, cids=decision.cids, size=size)
 
     async def still(self, path: FilePath, wanted: Wanted) -> None:
         """Raises Withdrawn when `wanted` is refused by now, or is another object.

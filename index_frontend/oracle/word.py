@@ -94,6 +94,10 @@ class BotOracle:
         path = None if held is None else held.path_of(file)
         if path is not None:
             return await self.standing(parse_file_path(path))
+        return await self.whereabouts(project, file)
+
+    async def whereabouts(self, project: ProjectName, file: FileName) -> Decision:
+        """See the port."""
         return await self._standing(
             key_of_name(project, file), file, lambda: self._questions.decision_of(project, file)
         )

@@ -24,7 +24,7 @@ from aiohttp import web
 
 from index_frontend.app.serving import listening
 from index_frontend.blocks import Blocks, Neighbour
-from index_frontend.fill import Fills, Race, Reporter, WheelMetadata
+from index_frontend.fill import Fills, PeerFiles, Race, Reporter, WheelMetadata
 from index_frontend.handlers.files import FileHandler
 from index_frontend.handlers.ipfs import GatewayHandler
 from index_frontend.handlers.middleware import answering
@@ -75,6 +75,7 @@ class ScriptedOracle:
     stored: list[Stored] = field(default_factory=list)
     observed: list[Observed] = field(default_factory=list)
     refreshed: list[str] = field(default_factory=list)
+    attested: dict[str, tuple[str, ...]] = field(default_factory=dict)
     is_away: bool = False
 
     def say(self, decision: Decision) -> None:
@@ -94,6 +95,11 @@ class ScriptedOracle:
             if (decision.project, decision.file) == (project, file):
                 return decision
         raise Problem("matrix-pypi: no page names this file", code=ProblemCode.NOT_FOUND)
+
+    async def whereabouts(self, project: ProjectName, file: FileName) -> Decision:
+        """The same, with the CIDs that were attested."""
+        decision = await self.standing_of(project, file)
+        return msgspec.structs.replace(decision, cids=self.attested.get(file, ()))
 
     async def page(self, project: ProjectName, *, refresh: bool = False) -> Page:
         """An empty page; looking at upstream again is what matters here."""
@@ -155,7 +161,8 @@ async def serving(
         blocks = Blocks(neighbours, oracle.report_observed) if neighbours else None
         source: Source = UpstreamSource(outbound)
         if blocks is not None:
-            source = Race(blocks, source, PEER_HEAD_START_SECONDS)
+            peer_files = PeerFiles(blocks, max_file_bytes=MAX_FILE_BYTES)
+            source = Race(peer_files, source, PEER_HEAD_START_SECONDS)
         fills = Fills(store, [WheelMetadata(store), source], oracle, reporter)
         stack.push_async_callback(fills.close)
         reports = asyncio.create_task(reporter.run())

@@ -49,7 +49,8 @@ def mirror(upstream: Upstream, folder: Path, *dists: Dist, **peers: str) -> Iter
     """A mirror whose bot says that `dists` are to be served, and by which CID they are attested."""
     with FileSide(upstream, folder, peers=peers) as side:
         for dist in dists:
-            side.publish(dist, cids=(cid_of(dist),))
+            side.publish(dist)
+            side.oracle.attested[dist.filename] = (cid_of(dist),)
         yield side
 
 
@@ -90,9 +91,21 @@ def test_a_short_file_needs_no_attestation_of_its_cid(upstream: Upstream, full: 
 def test_a_file_whose_size_nobody_told_comes_all_the_same(upstream: Upstream, full: FileSide, tmp_path: Path) -> None:
     with FileSide(upstream, tmp_path / "empty", peers={"full": full.gateway}) as side:
         side.publish(SMALL, size=None)
-        side.publish(BIG, size=None, cids=(cid_of(BIG),))
+        side.publish(BIG, size=None)
+        side.oracle.attested[BIG.filename] = (cid_of(BIG),)
         upstream.off()
         assert [side.get(dist).body for dist in (SMALL, BIG)] == [SMALL.content, BIG.content]
+
+
+@pytest.mark.parametrize("dist", [SMALL, BIG], ids=["small", "big"])
+def test_metadata_is_taken_out_of_the_wheel_that_another_mirror_has(
+    upstream: Upstream, full: FileSide, tmp_path: Path, dist: Dist
+) -> None:
+    with mirror(upstream, tmp_path / "empty", dist, full=full.gateway) as side:
+        upstream.off()
+        reply = side.get(dist, suffix=".metadata")
+        assert (reply.status, reply.body, reply.headers[SOURCE]) == (200, dist.metadata, "peer")
+        assert side.store.held(Sha256(dist.sha256)) is None
 
 
 def test_peers_are_asked_before_upstream(upstream: Upstream, full: FileSide, tmp_path: Path) -> None:
@@ -207,7 +220,8 @@ def test_a_cid_of_other_bytes_is_found_out_at_the_end_and_upstream_has_the_right
 ) -> None:
     other = replace(BIG, content=BIG.content[::-1])
     with Peer(other.content) as peer, FileSide(upstream, tmp_path / "empty", peers={"peer": peer.url}) as side:
-        side.publish(BIG, cids=(cid_of(other),))
+        side.publish(BIG)
+        side.oracle.attested[BIG.filename] = (cid_of(other),)
         assert whole(side, BIG) is None
         reply = side.get(BIG)
         assert (reply.body, upstream.hits("GET", BIG)) == (BIG.content, 1)

@@ -600,3 +600,11 @@ async def test_while_the_bot_is_away_a_name_stands_as_it_did_unless_withdrawn(wo
     with pytest.raises(Problem) as caught:
         await world.oracle.standing_of(MXA, SECOND.file)
     assert caught.value.code is ProblemCode.FILE_UNAVAILABLE
+
+
+async def test_whereabouts_are_asked_of_the_bot_even_when_the_page_is_held(world: World) -> None:
+    world.bot.publish("mxa", [ENTRY], revision="r1")
+    await world.oracle.page(MXA)
+    decided = world.decided(WHEEL, cids=("bafkqaaa",))
+    assert [await world.oracle.whereabouts(MXA, WHEEL.file) for _ in range(2)] == [decided] * 2
+    assert world.bot.asked == [("page", "mxa"), ("decide", "mxa", WHEEL.file)]
