@@ -23,13 +23,14 @@ api:
   listen: unix:/run/matrix-pypi/api.sock
   token_file: secrets/api_token
   operator_token_file: secrets/operator_token
+public: {listen: unix:/run/matrix-pypi/public.sock}
 YAML
 fi
 if [ ! -e /frontend/frontend.yaml ]; then
     cat > /frontend/frontend.yaml <<YAML
 # Made by first-start. The example with every key explained is index_frontend/example-config.yaml.
 listen: {host: 0.0.0.0, port: 8080}
-oracle: {url: "unix:/run/matrix-pypi/api.sock", token_file: api_token}
+oracle: {url: "unix:/run/matrix-pypi/api.sock", token_file: api_token, public_url: "unix:/run/matrix-pypi/public.sock"}
 storage: {folder: /data/files}
 workers: 2
 YAML

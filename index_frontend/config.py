@@ -24,7 +24,18 @@ from matrix_pypi_bot.process.setting_types import (
 from matrix_pypi_bot.process.settings import ConfigurationProblem, Section, load_settings, place_of
 
 EXAMPLE: Final = Path(__file__).with_name("example-config.yaml")
-BOT_SECTIONS: Final = ("homeserver", "appservice", "database", "organisation", "index", "policy", "rooms", "api")
+BOT_SECTIONS: Final = (
+    "homeserver",
+    "appservice",
+    "database",
+    "organisation",
+    "index",
+    "policy",
+    "rooms",
+    "log",
+    "public",
+    "api",
+)
 EMBEDDED: Final = "file"
 """What the store in `storage.folder` is called among the backends."""
 
@@ -41,10 +52,13 @@ class ListenSettings(Section, frozen=True, kw_only=True):
 
 
 class OracleSettings(Section, frozen=True, kw_only=True):
-    """The bot. `on_oracle_down` is what happens when it has been away for longer than `max_stale_seconds`."""
+    """The bot; `public_url` is where its public pages are, which are asked for without the token. `on_oracle_down` is what happens
+    when it has been away for longer than `max_stale_seconds`.
+    """
 
     url: ServiceUrl
     token_file: Path
+    public_url: ServiceUrl = ServiceUrl("http://127.0.0.1:29332")
     max_stale_seconds: Seconds = 300
     on_oracle_down: Literal["refuse", "serve"] = "refuse"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from matrix_pypi_bot import __version__
@@ -12,9 +12,10 @@ from matrix_pypi_bot.adapters.clock import SystemClock
 from matrix_pypi_bot.adapters.database.engine import open_store
 from matrix_pypi_bot.adapters.index import UpstreamIndex
 from matrix_pypi_bot.adapters.matrix.side import MatrixSettings, MatrixSide
-from matrix_pypi_bot.api import Api, Services, Tokens, listen
+from matrix_pypi_bot.api import Api, PublicApi, Services, Tokens, listen
 from matrix_pypi_bot.config import PolicySettings, Settings
 from matrix_pypi_bot.core.evidence import Mode, Terms
+from matrix_pypi_bot.core.notes import NoteKey
 from matrix_pypi_bot.core.policy import Denial
 from matrix_pypi_bot.core.signers import Keys, SigningKey
 from matrix_pypi_bot.ports import Clock, Store
@@ -25,19 +26,24 @@ from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.clockwork import Clockwork
 from matrix_pypi_bot.services.explain import Explainer
-from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, own_keyring
+from matrix_pypi_bot.services.homeserver import JsonObject
+from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_manifest, own_keyring
+from matrix_pypi_bot.services.log import LogKeeper
 from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.refresh import Refresher, RefreshSettings
+from matrix_pypi_bot.services.resume import ResumeGuard
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.signing import Voice
 from matrix_pypi_bot.wire.digests import parse_sha256
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 log = logging.getLogger(__name__)
 
 _KEY_HINT: Final = "matrix-pypi keys new-org -c <this configuration> makes it"
 _REGISTRATION_HINT: Final = "matrix-pypi registration -c <this configuration> -o registration.yaml makes it"
 _MATRIX_STOP_SECONDS: Final = 2.0
+RESUMED_PROJECTS: Final = 100  # whose reports waited for the homeserver; more are settled in the rounds that follow
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)  # a page of thousands of files is made of as many objects that all stay
 
 
@@ -59,10 +65,16 @@ async def run(settings: Settings) -> None:
             "api",
             listen(Api(bot.services, tokens), socket_path=address.socket_path, host=address.host, port=address.port),
         )
+        public = settings.public.listen
+        await life.enter(
+            "public pages",
+            listen(PublicApi(bot.log), socket_path=public.socket_path, host=public.host, port=public.port),
+        )
         life.on_stop("appservice", bot.matrix.stop, stop_seconds=_MATRIX_STOP_SECONDS)
         await bot.matrix.start()
         life.task("matrix", bot.matrix.run())
         life.task("clockwork", bot.clockwork.run())
+        life.task("log", bot.log.run())
         gc.freeze()
         gc.set_threshold(*_GARBAGE_THRESHOLDS)
         log.info("bot started", extra={"version": __version__, "api": str(address), "upstream": settings.index.name})
@@ -83,7 +95,9 @@ class Bot:
         self._keys: Keys = {}
         self._was_ready = False
         self._outbound = Outbound(user_agent=f"matrix-pypi/{__version__}")
-        voice = Voice(organisation.name, organisation.mirror)
+        log_key = NoteKey(organisation.log_origin, organisation.log.public)
+        self._guard = ResumeGuard(store=store, key=log_key, bot_mxid=self._mxid)
+        voice = Voice(organisation.name, organisation.mirror, guard=self._guard)
         self._projects = Projects(
             store=store,
             clock=clock,
@@ -115,6 +129,17 @@ class Bot:
             keys=lambda: self._keys,
             own_keyids=lambda: frozenset({organisation.mirror.keyid}),
             project_exists=self._refresher.exists,
+            on_trust_room=self._resume,
+        )
+        self.log = LogKeeper(
+            store=store,
+            clock=clock,
+            guard=self._guard,
+            postman=self.matrix,
+            origin=log_key.name,
+            key=organisation.log,
+            bot_mxid=self._mxid,
+            checkpoint_seconds=settings.log.checkpoint_seconds,
         )
         self._attester = Attester(
             projects=self._projects,
@@ -155,15 +180,25 @@ class Bot:
 
     async def start(self) -> None:
         """What was known before is known again. Raises Problem."""
-        await self.renew_manifest()
+        self._keys = own_keyring(self._organisation, await held_manifest(self._store, self._organisation)).keys
+        await self.log.start()
         await self._projects.start()
         await self._attester.start()
 
     async def renew_manifest(self) -> None:
-        """The manifest holds, and its keys are known."""
+        """The manifest holds, and its keys are known; unless nothing may be signed."""
+        if not self._guard.is_open:
+            return
         manifest = await ensure_manifest(self._store, self._clock, self._organisation, bot_mxid=self._mxid)
         self._keys = own_keyring(self._organisation, manifest).keys
         self.matrix.poke()
+
+    async def _resume(self, trust_room: Sequence[JsonObject]) -> bool:
+        """The homeserver is there (again): what was published is compared, and what waited for that is signed."""
+        may_speak = await self._guard.compare(trust_room)
+        await self.renew_manifest()
+        await self._attester.try_again(RESUMED_PROJECTS)
+        return may_speak
 
     def readiness(self) -> Mapping[str, bool]:
         """Ready once the homeserver has been there: after that installs do not depend on it."""
@@ -180,11 +215,19 @@ class Bot:
 def _organisation(settings: Settings) -> Organisation:
     """Raises Problem (CONFIGURATION) for keys that cannot be used."""
     organisation = settings.organisation
-    return Organisation(
+    made = Organisation(
         organisation.name,
         root=SigningKey(read_seed(organisation.root_key_file, hint=_KEY_HINT)),
         mirror=SigningKey(read_seed(organisation.mirror_key_file, hint=_KEY_HINT)),
+        log=SigningKey(read_seed(organisation.log_key, hint=_KEY_HINT)),
     )
+    if len({made.root.keyid, made.mirror.keyid, made.log.keyid}) < 3:
+        raise Problem(
+            "two of the organisation's keys are the same key",
+            hint="root, mirror and log key are three keys; matrix-pypi keys show -c <this configuration> tells which are the same",
+            code=ProblemCode.CONFIGURATION,
+        )
+    return made
 
 
 def _matrix_settings(settings: Settings) -> MatrixSettings:

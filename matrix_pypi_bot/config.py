@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal, Self
 from msgspec import Meta, field
 
 from matrix_pypi_bot.process.logs import LoggingSettings
-from matrix_pypi_bot.process.secret_files import create_secret, new_token, read_secret, read_seed
+from matrix_pypi_bot.process.secret_files import create_secret, new_seed, new_token, read_secret, read_seed
 from matrix_pypi_bot.process.setting_types import (
     Bytes,
     Count,
@@ -84,6 +84,12 @@ class OrganisationSettings(Section, frozen=True, kw_only=True):
     name: Annotated[str, Meta(pattern="^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
     root_key_file: Path
     mirror_key_file: Path
+    log_key_file: Path | None = None
+
+    @property
+    def log_key(self) -> Path:
+        """The file of the log's key; unless another is named, `log_key` beside the mirror key."""
+        return self.log_key_file or self.mirror_key_file.with_name("log_key")
 
 
 class IndexSettings(Section, frozen=True, kw_only=True):
@@ -158,6 +164,18 @@ class RoomsSettings(Section, frozen=True, kw_only=True):
     reconcile_seconds: TimeoutSeconds = 3600
 
 
+class LogSettings(Section, frozen=True, kw_only=True):
+    """The transparency log of this organisation's statements."""
+
+    checkpoint_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 600
+
+
+class PublicSettings(Section, frozen=True, kw_only=True):
+    """The listener of pages for everybody. It knows no token, and nothing that is not public."""
+
+    listen: ListenAddress = ListenAddress("127.0.0.1:29332")
+
+
 class ApiSettings(Section, frozen=True, kw_only=True):
     """The internal API that frontends and the command line use."""
 
@@ -186,6 +204,8 @@ class Settings(Section, frozen=True, kw_only=True):
     index: IndexSettings = field(default_factory=IndexSettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
     rooms: RoomsSettings = field(default_factory=RoomsSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    public: PublicSettings = field(default_factory=PublicSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
 
     @property
@@ -200,6 +220,8 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     api, appservice = settings.api, settings.appservice
     if api.listen.port == appservice.port and api.listen.host == appservice.host:
         raise ConfigurationProblem(f"{path}: api.listen and appservice.port are the same address {api.listen}")
+    if settings.public.listen in (api.listen, f"{appservice.host}:{appservice.port}"):
+        raise ConfigurationProblem(f"{path}: public.listen must be an address of its own, not {settings.public.listen}")
     if api.token_file == api.operator_token_file:
         raise ConfigurationProblem(
             f"{path}: api.token_file and api.operator_token_file are the same file",
@@ -218,6 +240,11 @@ def ensure_api_tokens(settings: Settings) -> None:
     """Make the tokens of the internal API, where there are none."""
     create_secret(settings.api.token_file, new_token())
     create_secret(settings.api.operator_token_file, new_token())
+
+
+def ensure_log_key(settings: Settings) -> None:
+    """Make the key of the log, where there is none: one that nobody has relied on yet needs no ceremony."""
+    create_secret(settings.organisation.log_key, new_seed())
 
 
 def read_secrets(settings: Settings) -> None:

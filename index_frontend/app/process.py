@@ -17,8 +17,9 @@ from index_frontend.handlers.files import FileHandler
 from index_frontend.handlers.index import PageHandler
 from index_frontend.handlers.ipfs import GatewayHandler
 from index_frontend.handlers.operations import Metrics, Operations
+from index_frontend.handlers.public import PublicHandler
 from index_frontend.handlers.root import RootHandler
-from index_frontend.oracle import BotOracle, HttpBot
+from index_frontend.oracle import BotOracle, HttpBot, PublicPages
 from index_frontend.ports import Source
 from index_frontend.shelf import Shelf
 from index_frontend.storage.filestore import FileStore, Limits, open_filestore
@@ -48,6 +49,9 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         shelf, root = Shelf(settings.storage.memory_bytes // 2), RootHandler(oracle)
         life.on_stop("shelf", shelf.close)
         life.on_stop("root index", root.close)
+        bot_pages = settings.oracle.public_url
+        public = PublicPages(bot_pages.base_url, socket_path=bot_pages.socket_path)
+        life.on_stop("public pages", public.close)
         metrics = Metrics()
         holdings = await enter_holdings(life, settings, store, metrics)
         readiness = Readiness(oracle.pulse, store)
@@ -55,6 +59,7 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
             pages=PageHandler(oracle, shelf),
             root=root,
             blocks=GatewayHandler(oracle, store),
+            public=PublicHandler(public),
             files=FileHandler(
                 oracle, store, fills, reporter, max_file_bytes=settings.upstream.max_file_bytes, blocks=blocks
             ),

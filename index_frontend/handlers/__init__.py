@@ -10,14 +10,16 @@ from index_frontend.handlers.index import PageHandler
 from index_frontend.handlers.middleware import SERVER, answering, problem_response
 from index_frontend.handlers.operations import Metrics, Operations
 from index_frontend.handlers.root import RootHandler
+from matrix_pypi_bot.wire.messages import LOG
 from matrix_pypi_bot.wire.names import FilePath, ProjectName, normalise_project, parse_file_path
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
-__all__ = ["BlockAnswers", "Dispatcher", "FileAnswers"]
+__all__ = ["BlockAnswers", "Dispatcher", "FileAnswers", "PublicAnswers"]
 
 _SIMPLE: Final = "/simple/"
 _PACKAGES: Final = "/packages/"
 _IPFS: Final = "/ipfs/"
+_LOG: Final = f"{LOG}/"
 _OPERATIONS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _REDIRECT_SECONDS: Final = 600  # pip keeps a permanent redirect for as long as it is told
 
@@ -38,6 +40,14 @@ class BlockAnswers(Protocol):
         ...
 
 
+class PublicAnswers(Protocol):
+    """Answers of the bot's public pages."""
+
+    async def handle(self, request: web.BaseRequest, page: str, query: str) -> web.StreamResponse:
+        """To `/log/v1/<page>?<query>`. Raises Problem."""
+        ...
+
+
 class Dispatcher:
     """Every request, as `aiohttp.web.Server` hands it over: the router of an Application would cost as much as the page itself."""
 
@@ -48,6 +58,7 @@ class Dispatcher:
         root: RootHandler,
         files: FileAnswers,
         blocks: BlockAnswers,
+        public: PublicAnswers,
         operations: Operations,
         metrics: Metrics,
         allowed_hosts: tuple[str, ...] = (),
@@ -56,6 +67,7 @@ class Dispatcher:
         self._root = root
         self._files = files
         self._blocks = blocks
+        self._public = public
         self._operations = operations
         self._metrics = metrics
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
@@ -85,6 +97,8 @@ class Dispatcher:
             return await self._files.handle(request, parse_file_path(path))
         if path.startswith(_IPFS):
             return await self._blocks.handle(request, path.removeprefix(_IPFS), query)
+        if path.startswith(_LOG):
+            return await self._public.handle(request, path.removeprefix(_LOG), query)
         if path in _OPERATIONS:
             return await self._operations.handle(request, path[1:])
         if path == "/simple":
@@ -157,4 +171,6 @@ def _label(raw_path: str) -> str:
         return "packages"
     if raw_path.startswith(_IPFS):
         return "ipfs"
+    if raw_path.startswith(_LOG):
+        return "log"
     return "operations" if raw_path in _OPERATIONS else "other"

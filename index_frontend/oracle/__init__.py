@@ -2,7 +2,18 @@
 
 from index_frontend.oracle.bot import HttpBot
 from index_frontend.oracle.link import BotAway, BotBroken, BotLink, PageAnswer
+from index_frontend.oracle.public import PublicPage, PublicPages
 from index_frontend.oracle.questions import Patience
 from index_frontend.oracle.word import BotOracle
 
-__all__ = ["BotAway", "BotBroken", "BotLink", "BotOracle", "HttpBot", "PageAnswer", "Patience"]
+__all__ = [
+    "BotAway",
+    "BotBroken",
+    "BotLink",
+    "BotOracle",
+    "HttpBot",
+    "PageAnswer",
+    "Patience",
+    "PublicPage",
+    "PublicPages",
+]

@@ -70,14 +70,14 @@ class HttpBot:
         headers = {"If-None-Match": f'"{revision}"'} if revision is not None else {}
         path = f"/projects/{project}{'?refresh=1' if refresh else ''}"
         async with self._asked("GET", path, headers=headers, good=(200, 304)) as response:
-            raw = await _body(response, MAX_DOCUMENT_BYTES) if response.status == 200 else None
+            raw = await read_body(response, MAX_DOCUMENT_BYTES) if response.status == 200 else None
             return _page_answer(response.headers, raw, revision)
 
     async def decision(self, project: ProjectName, file: FileName, path: str | None) -> Decision:
         """See the port."""
         query = "" if path is None else f"?path={quote(path)}"
         async with self._asked("GET", f"/decide/{project}/{quote(file)}{query}") as response:
-            return _decoded(Decision, await _body(response, MAX_ERROR_BYTES))
+            return _decoded(Decision, await read_body(response, MAX_ERROR_BYTES))
 
     @asynccontextmanager
     async def projects(self, revision: str | None) -> AsyncIterator[ProjectNames]:
@@ -154,7 +154,7 @@ def _page_answer(headers: Mapping[str, str], raw: bytes | None, asked: str | Non
 
 async def _error_of(response: aiohttp.ClientResponse) -> Problem:
     """The bot's word when it says one of the four errors that are answers, else BotBroken."""
-    body = await _body(response, MAX_ERROR_BYTES)
+    body = await read_body(response, MAX_ERROR_BYTES)
     code = _WORDS.get(response.status)
     if code is not None and response.content_type == PROBLEM_TYPE:
         return Problem(_decoded(ProblemBody, body).detail, code=code)
@@ -167,7 +167,8 @@ async def _error_of(response: aiohttp.ClientResponse) -> Problem:
     return BotBroken(f"what answers at oracle.url is not the bot (status {response.status})", hint="look at oracle.url")
 
 
-async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def read_body(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The whole body. Raises BotBroken when it is longer than `most` bytes."""
     parts = bytearray()
     async for chunk in response.content.iter_any():
         parts += chunk

@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 
@@ -43,8 +43,23 @@ class Tokens:
         return operator or (frontend and path not in _OPERATORS_ONLY)
 
 
+class Listening(Protocol):
+    """An application that can be listened for. `name` is what it is called in complaints, `setting` where its address is set."""
+
+    name: str
+    setting: str
+    app: web.Application
+
+    def stop(self) -> None:
+        """Nothing of it keeps anybody waiting any more."""
+        ...
+
+
 class Api:
     """The application. `stop()` ends the streams, so that nobody has to wait for them."""
+
+    name = "internal API"
+    setting = "api.listen"
 
     def __init__(self, services: Services, tokens: Tokens) -> None:
         self._services = services
@@ -89,8 +104,8 @@ class Api:
 
 
 @contextlib.asynccontextmanager
-async def listen(api: Api, *, socket_path: str | None, host: str = "", port: int = 0) -> AsyncIterator[None]:
-    """The API is there while the block runs, on a unix socket (0600) or on a TCP address. Raises Problem when it cannot be had."""
+async def listen(api: Listening, *, socket_path: str | None, host: str = "", port: int = 0) -> AsyncIterator[None]:
+    """It is there while the block runs, on a unix socket (0600) or on a TCP address. Raises Problem when that cannot be had."""
     runner = web.AppRunner(
         api.app, access_log=None, handle_signals=False, shutdown_timeout=STOP_SECONDS, max_line_size=8_190
     )
@@ -101,8 +116,8 @@ async def listen(api: Api, *, socket_path: str | None, host: str = "", port: int
             await site.start()
         except OSError as error:
             raise Problem(
-                f"the internal API cannot listen at {socket_path or f'{host}:{port}'}: {error.strerror or error}",
-                hint="is the bot running already? look at api.listen",
+                f"the {api.name} cannot listen at {socket_path or f'{host}:{port}'}: {error.strerror or error}",
+                hint=f"is the bot running already? look at {api.setting}",
                 code=ProblemCode.CONFIGURATION,
             ) from error
         if socket_path:

@@ -17,11 +17,12 @@ def command(config: Path) -> None:
     Logs go to standard error. SIGTERM or Ctrl-C stops it within 8 s.
     """
     from matrix_pypi_bot import app
-    from matrix_pypi_bot.config import ensure_api_tokens, load
+    from matrix_pypi_bot.config import ensure_api_tokens, ensure_log_key, load
     from matrix_pypi_bot.process import logs
     from matrix_pypi_bot.process.lifecycle import run_until_signal
 
     settings = load(config)
     logs.configure(settings.logging)
     ensure_api_tokens(settings)
+    ensure_log_key(settings)
     run_until_signal(lambda: app.run(settings))

@@ -24,3 +24,4 @@ def command(config: Path) -> None:
     click.echo(f"  homeserver  {settings.homeserver.address}, delivers to {settings.appservice.public_url}")
     click.echo(f"  index       {settings.index.name}, {'attested' if settings.index.attests else 'not attested'}")
     click.echo(f"  API         {settings.api.listen}")
+    click.echo(f"  public      {settings.public.listen}")

@@ -18,7 +18,7 @@ _folder = click.option(
     "--folder",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Use the files root_key and mirror_key in this folder.",
+    help="Use the files root_key, mirror_key and log_key in this folder.",
 )
 
 
@@ -31,10 +31,10 @@ def command() -> None:
 @_config
 @_folder
 def new_org(config: Path | None, folder: Path | None) -> None:
-    """Make the organisation's root key and its mirror key.
+    """Make the organisation's root key, its mirror key and the key of its log.
 
-    The root key says which mirror keys are yours; others pin it. The mirror key signs every attestation. A file that exists is
-    kept as it is.
+    The root key says which other keys are yours; others pin it. The mirror key signs every attestation, the log key every
+    checkpoint of the transparency log. A file that exists is kept as it is.
     """
     from matrix_pypi_bot.process.secret_files import create_secret, new_seed
 
@@ -60,6 +60,7 @@ def _files(config: Path | None, folder: Path | None) -> Iterator[tuple[str, Path
     if folder is not None:
         yield "root", folder / "root_key"
         yield "mirror", folder / "mirror_key"
+        yield "log", folder / "log_key"
     else:
         assert config is not None
         from matrix_pypi_bot.config import load
@@ -67,6 +68,7 @@ def _files(config: Path | None, folder: Path | None) -> Iterator[tuple[str, Path
         organisation = load(config).organisation
         yield "root", organisation.root_key_file
         yield "mirror", organisation.mirror_key_file
+        yield "log", organisation.log_key
 
 
 def _show(name: str, file: Path) -> None:

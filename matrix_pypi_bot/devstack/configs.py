@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from matrix_pypi_bot.devstack.home import OrgHome
 from matrix_pypi_bot.devstack.kubo import KuboNode
-from matrix_pypi_bot.devstack.ports import LOOPBACK, OrgPorts
+from matrix_pypi_bot.devstack.ports import LOOPBACK, OrgPorts, PublicPorts
 from matrix_pypi_bot.devstack.tls import Tls
 from matrix_pypi_bot.process.secret_files import create_secret, new_seed, new_token, write_private
 from matrix_pypi_bot.process.settings import ENVIRONMENT_PREFIX, ConfigurationProblem
 
 BOT_LOCALPART: Final = "pypi"
+CHECKPOINT_SECONDS: Final = 5  # whoever tries things out does not want to wait ten minutes
 _HEADER: Final = (
     "# Written by `matrix-pypi up` at every start: changes here are lost. Override keys by the environment instead.\n"
 )
@@ -32,6 +33,7 @@ class OrgPlan:
     name: str
     home: OrgHome
     ports: OrgPorts
+    public: PublicPorts
     tls: Tls
     frontend_host: str
     frontend_port: int
@@ -60,6 +62,11 @@ class OrgPlan:
         """The bot's internal API."""
         return f"http://{LOOPBACK}:{self.ports.api}"
 
+    @property
+    def public_url(self) -> str:
+        """The bot's public pages."""
+        return f"http://{LOOPBACK}:{self.public.public}"
+
 
 def bot_tree(plan: OrgPlan) -> Tree:
     """What the bot is told beside its defaults."""
@@ -85,6 +92,8 @@ def bot_tree(plan: OrgPlan) -> Tree:
             "token_file": str(secret("api_token")),
             "operator_token_file": str(secret("operator_token")),
         },
+        "public": {"listen": f"{LOOPBACK}:{plan.public.public}"},
+        "log": {"checkpoint_seconds": CHECKPOINT_SECONDS},
         **index,
     }
 
@@ -97,7 +106,11 @@ def frontend_tree(plan: OrgPlan) -> Tree:
     )
     return {
         "listen": {"host": plan.frontend_host, "port": plan.frontend_port},
-        "oracle": {"url": plan.bot_url, "token_file": str(plan.home.secret("api_token"))},
+        "oracle": {
+            "url": plan.bot_url,
+            "token_file": str(plan.home.secret("api_token")),
+            "public_url": plan.public_url,
+        },
         "storage": {"folder": str(plan.home.folder / "files")},
         **({"backends": backends} if backends else {}),
     }

@@ -19,7 +19,7 @@ LOOPBACK: Final = "127.0.0.1"
 _LOWEST, _HIGHEST = 18_000, 31_999
 
 Probe = Callable[[str, int], OSError | None]
-P = TypeVar("P", "OrgPorts", "KuboPorts")
+P = TypeVar("P", "OrgPorts", "PublicPorts", "KuboPorts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,13 @@ class OrgPorts:
     def server_name(self) -> str:
         """The homeserver's name."""
         return f"localhost:{self.federation}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicPorts:
+    """The port of the bot's public pages, on 127.0.0.1. Kept apart, because older stacks have kept the others without it."""
+
+    public: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,11 @@ def cannot_listen(host: str, port: int) -> OSError | None:
 def kept_ports(home: Home, org: str, *, avoid: Collection[int], probe: Probe = cannot_listen) -> OrgPorts:
     """The ports of `org`: those kept in `home`, else free ones, chosen now and kept."""
     return _kept(home, org, OrgPorts, avoid, probe)
+
+
+def kept_public_ports(home: Home, org: str, *, avoid: Collection[int], probe: Probe = cannot_listen) -> PublicPorts:
+    """That of its public pages, likewise."""
+    return _kept(home, f"{org}.public", PublicPorts, avoid, probe)
 
 
 def kept_kubo_ports(home: Home, org: str, *, avoid: Collection[int], probe: Probe = cannot_listen) -> KuboPorts:
@@ -105,7 +117,9 @@ def check_frontend(host: str, port: int, *, probe: Probe = cannot_listen) -> Non
     raise NeededIsMissing(f"cannot listen on {where}: {error.strerror or error}", hint="look at --host and --port")
 
 
-def check_kept(ports: OrgPorts | KuboPorts, home: Home, *, frontend: int, probe: Probe = cannot_listen) -> None:
+def check_kept(
+    ports: OrgPorts | PublicPorts | KuboPorts, home: Home, *, frontend: int, probe: Probe = cannot_listen
+) -> None:
     """Raises NeededIsMissing when one of the kept ports has been taken by somebody else, or was asked for as the `frontend`'s."""
     for name, port in asdict(ports).items():
         purpose = f"port {port} on {LOOPBACK}, which this stack uses for {name}"

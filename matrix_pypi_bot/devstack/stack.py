@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,14 @@ from matrix_pypi_bot.devstack.children import Part, stop_leftovers
 from matrix_pypi_bot.devstack.configs import OrgPlan, refuse_overrides, write_configs
 from matrix_pypi_bot.devstack.home import Home
 from matrix_pypi_bot.devstack.kubo import PROBE_PATH, KuboNode, node_of
-from matrix_pypi_bot.devstack.ports import LOOPBACK, OrgPorts, check_frontend, check_kept, kept_kubo_ports, kept_ports
+from matrix_pypi_bot.devstack.ports import (
+    LOOPBACK,
+    check_frontend,
+    check_kept,
+    kept_kubo_ports,
+    kept_ports,
+    kept_public_ports,
+)
 from matrix_pypi_bot.devstack.probes import is_ready, room_of_alias
 from matrix_pypi_bot.devstack.progress import Progress
 from matrix_pypi_bot.devstack.signals import Signals
@@ -75,11 +82,15 @@ def prepare(options: Options, environ: Mapping[str, str] = os.environ) -> Prepar
     check_frontend(options.host, options.port)
     ports = kept_ports(home, ORG, avoid=(options.port,))
     check_kept(ports, home, frontend=options.port)
-    node = _kubo(home, options, ports, environ) if options.kubo else None
+    public = kept_public_ports(home, ORG, avoid=(options.port, *asdict(ports).values()))
+    check_kept(public, home, frontend=options.port)
+    taken = (options.port, *asdict(ports).values(), *asdict(public).values())
+    node = _kubo(home, options, taken, environ) if options.kubo else None
     plan = OrgPlan(
         name=ORG,
         home=home.org(ORG),
         ports=ports,
+        public=public,
         tls=ensure_tls(home.tls),
         frontend_host=options.host,
         frontend_port=options.port,
@@ -94,14 +105,15 @@ def prepare(options: Options, environ: Mapping[str, str] = os.environ) -> Prepar
     settings = config.load(plan.home.config, environ)
     config.ensure_appservice_tokens(settings)
     config.ensure_api_tokens(settings)
+    config.ensure_log_key(settings)
     appservice = settings.appservice
     tokens = {"as_token": read_secret(appservice.as_token_file), "hs_token": read_secret(appservice.hs_token_file)}
     write_private(plan.home.registration, config.registration(settings, **tokens))
     return Prepared(home=home, plan=plan, settings=settings, lock=lock)
 
 
-def _kubo(home: Home, options: Options, others: OrgPorts, environ: Mapping[str, str]) -> KuboNode:
-    ports = kept_kubo_ports(home, ORG, avoid=(options.port, *asdict(others).values()))
+def _kubo(home: Home, options: Options, taken: Collection[int], environ: Mapping[str, str]) -> KuboNode:
+    ports = kept_kubo_ports(home, ORG, avoid=taken)
     check_kept(ports, home, frontend=options.port)
     return node_of(home, ORG, ports, environ)
 

@@ -158,8 +158,12 @@ class Attester:
             if verdict.accept and (accepted := _news(known, report, size, now_ms)) is not None:
                 await tables.ledger.accept(accepted)
                 known = replace(known, accepted={**known.accepted, accepted.file: accepted})
-            if verdict.attest is not None and attests:
-                signed = await self._attest(tables, known, report, verdict.attest, now_ms)
+            if (listed := verdict.attest) is not None and attests:
+                if not self._voice.may_speak:
+                    verdict = replace(verdict, wait=True)
+                    await tables.views.report(report, now_ms)
+                    return known
+                signed = await self._attest(tables, known, report, listed, now_ms)
             await tables.views.settled(report)
             return known
 

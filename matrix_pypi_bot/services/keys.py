@@ -11,7 +11,7 @@ from matrix_pypi_bot.core.events import Checked, check_envelope, post_of, sign_s
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import Keyring, Member, PinnedOrg, build_keyring, root_keys
 from matrix_pypi_bot.core.rejected import Rejected
-from matrix_pypi_bot.core.signers import MIRROR, WATCHER, SigningKey
+from matrix_pypi_bot.core.signers import LOG, MIRROR, WATCHER, SigningKey
 from matrix_pypi_bot.core.statements.keys import ListedKey, Log, Manifest, RootKey
 from matrix_pypi_bot.ports import TRUST_ROOM, Clock, Store, Transaction
 from matrix_pypi_bot.services.signing import keep_own
@@ -26,11 +26,12 @@ RENEW_SECONDS: Final = 30 * 86_400  # before it expires
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
-    """Who signs: the name in every statement, the root key and the mirror key."""
+    """Who signs: the name in every statement, the root key, the mirror key, and the key of the log."""
 
     name: str
     root: SigningKey
     mirror: SigningKey
+    log: SigningKey
 
     @property
     def pinned(self) -> PinnedOrg:
@@ -46,7 +47,7 @@ class Organisation:
 async def ensure_manifest(store: Store, clock: Clock, organisation: Organisation, *, bot_mxid: str) -> Manifest:
     """The manifest that holds now; made, kept, logged and queued for the trust room when there is none that will do.
 
-    `bot_mxid` names its slot there. Raises StoreAway, and Problem (CONFIGURATION) for a mirror key that was revoked.
+    `bot_mxid` names its slot there. Raises StoreAway, and Problem (CONFIGURATION) for a key that was revoked.
     """
     now_ms = clock.now_ms()
     async with store.transaction() as tables:
@@ -64,7 +65,16 @@ async def ensure_manifest(store: Store, clock: Clock, organisation: Organisation
     return manifest
 
 
-def own_keyring(organisation: Organisation, manifest: Manifest) -> Keyring:
+async def held_manifest(store: Store, organisation: Organisation) -> Manifest | None:
+    """The newest manifest that is kept, whether it will do or not. Raises StoreAway, and Problem as `ensure_manifest` does."""
+    async with store.transaction() as tables:
+        held, _ = await _held(tables, organisation)
+    if held is not None:
+        _refuse_revoked(held, organisation)
+    return held
+
+
+def own_keyring(organisation: Organisation, manifest: Manifest | None) -> Keyring:
     """The keys that are known while nobody else is pinned."""
     return build_keyring([Member(organisation.pinned, manifest)])
 
@@ -85,22 +95,18 @@ async def _held(tables: Transaction, organisation: Organisation) -> tuple[Manife
 
 
 def _will_do(manifest: Manifest, organisation: Organisation, now: Instant) -> bool:
-    listed = {key.key for key in manifest.keys if key.revoked is None and MIRROR in key.roles}
-    return organisation.mirror.public.hex() in listed and manifest.expires > now + RENEW_SECONDS
+    listed = {(key.key, role) for key in manifest.keys if key.revoked is None for role in key.roles}
+    needed = {(organisation.mirror.public.hex(), MIRROR), (organisation.log.public.hex(), LOG)}
+    return needed <= listed and manifest.expires > now + RENEW_SECONDS
 
 
 def _signed(organisation: Organisation, held: Manifest | None, version: int, now: Instant) -> Checked:
     """The next manifest. Keys that were listed stay listed: what they signed still has to be told from forgeries."""
-    mirror = organisation.mirror.public.hex()
     listed = {key.key: key for key in held.keys} if held is not None else {}
-    if mirror in listed and listed[mirror].revoked is not None:
-        raise Problem(
-            "the mirror key was revoked by the organisation's manifest",
-            hint="organisation.mirror_key_file must name another key",
-            code=ProblemCode.CONFIGURATION,
-        )
-    if mirror not in listed:
-        listed[mirror] = ListedKey(key=mirror, scheme="ed25519", roles=("mirror", "watcher"), added=now, revoked=None)
+    if held is not None:
+        _refuse_revoked(held, organisation)
+    for used in _used_keys(organisation, now):
+        listed.setdefault(used.key, used)
     manifest = Manifest(
         org=organisation.name,
         version=version,
@@ -115,3 +121,24 @@ def _signed(organisation: Organisation, held: Manifest | None, version: int, now
     name = organisation.name
     envelope = sign_statement({name: sha256_of(name.encode())}, manifest, organisation.root)
     return check_envelope(envelope.to_json(), root_keys(organisation.pinned, None), Manifest)
+
+
+def _used_keys(organisation: Organisation, now: Instant) -> tuple[ListedKey, ListedKey]:
+    """The keys that sign now, as a manifest lists them for the first time."""
+    mirror, log_key = organisation.mirror.public.hex(), organisation.log.public.hex()
+    return (
+        ListedKey(key=mirror, scheme="ed25519", roles=("mirror", "watcher"), added=now, revoked=None),
+        ListedKey(key=log_key, scheme="ed25519", roles=("log", "witness"), added=now, revoked=None),
+    )
+
+
+def _refuse_revoked(held: Manifest, organisation: Organisation) -> None:
+    """Raises Problem (CONFIGURATION) when a key that is to sign was revoked."""
+    revoked = {key.key for key in held.keys if key.revoked is not None}
+    for name, key in (("mirror", organisation.mirror), ("log", organisation.log)):
+        if key.public.hex() in revoked:
+            raise Problem(
+                f"the {name} key was revoked by the organisation's manifest",
+                hint=f"organisation.{name}_key_file must name another key",
+                code=ProblemCode.CONFIGURATION,
+            )

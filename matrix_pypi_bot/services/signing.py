@@ -12,6 +12,7 @@ from matrix_pypi_bot.core.signers import MIRROR, WATCHER, Keys, PinnedKey, Signi
 from matrix_pypi_bot.core.statements.common import Chained, SignedBy
 from matrix_pypi_bot.core.tlog import leaf_hash
 from matrix_pypi_bot.ports import EnvelopeRow, Transaction
+from matrix_pypi_bot.services.resume import ResumeGuard
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 
@@ -20,11 +21,12 @@ Chain = tuple[SignedBy, int, StatementId | None, Instant]
 
 
 class Voice:
-    """The organisation's mirror key, and the chain of what it said."""
+    """The organisation's mirror key, and the chain of what it said. It is silent while `guard` is closed."""
 
-    def __init__(self, org: str, key: SigningKey) -> None:
+    def __init__(self, org: str, key: SigningKey, *, guard: ResumeGuard | None = None) -> None:
         self.org = org
         self._key = key
+        self._guard = guard
         self._known: Keys = {
             key.keyid: PinnedKey(public=key.public, org=org, roles=frozenset({MIRROR, WATCHER})),
         }
@@ -33,6 +35,11 @@ class Voice:
     def keyid(self) -> str:
         """The id of the key."""
         return self._key.keyid
+
+    @property
+    def may_speak(self) -> bool:
+        """Whether it is known that nothing said now contradicts what was said before. What can wait, waits for this."""
+        return self._guard is None or self._guard.is_open
 
     async def say(
         self,
@@ -45,8 +52,11 @@ class Voice:
     ) -> Checked:
         """The statement, signed, kept and logged when the transaction ends. Checked as others will check it before it leaves.
 
-        Raises Rejected or StatementTooLarge for one that nobody would take: a bug, or input that was not looked at.
+        Raises Rejected or StatementTooLarge for one that nobody would take: a bug, or input that was not looked at. Raises
+        LogBehind when the database is an old one.
         """
+        if self._guard is not None:
+            self._guard.check()
         draft = predicate((self._signer(), 1, None, Instant.of_ms(now_ms)))
         project = draft.about_project()
         seq, prev = await tables.ledger.chain(self.keyid, ProjectName(project) if project else None)

@@ -16,7 +16,7 @@ from tests.support.dists import wheel
 ONE, TWO = wheel("mxa", "1.0"), wheel("mxa", "2.0")
 OTHER_ONE = wheel("mxa", "1.0", salt="other")
 MXA = ProjectName("mxa")
-ORGA = Organisation("orga", root=SigningKey(bytes(32)), mirror=SigningKey(MIRROR_SEED))
+ORGA = Organisation("orga", root=SigningKey(bytes(32)), mirror=SigningKey(MIRROR_SEED), log=SigningKey(bytes([5]) * 32))
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from index_frontend.app.serving import listening
-from index_frontend.handlers import BlockAnswers, Dispatcher, FileAnswers
+from index_frontend.handlers import BlockAnswers, Dispatcher, FileAnswers, PublicAnswers
 from index_frontend.handlers.index import PageHandler
 from index_frontend.handlers.operations import Metrics, Operations
 from index_frontend.handlers.root import RootHandler
@@ -37,6 +37,14 @@ class NamedBlocks(BlockAnswers):
     async def handle(self, request: web.BaseRequest, rest: str, query: str) -> web.StreamResponse:
         """See BlockAnswers."""
         return web.Response(text=f"{rest} {query}")
+
+
+class NamedPublicPages(PublicAnswers):
+    """Answers each of the bot's public pages with what was asked."""
+
+    async def handle(self, request: web.BaseRequest, page: str, query: str) -> web.StreamResponse:
+        """See PublicAnswers."""
+        return web.Response(text=f"{page} {query}")
 
 
 @dataclass(slots=True)
@@ -73,6 +81,7 @@ async def running(
     bot: ScriptedBot,
     *,
     files: FileAnswers | None = None,
+    public: PublicAnswers | None = None,
     allowed_hosts: tuple[str, ...] = (),
     max_stale_seconds: float = 300,
     missing: str | None = None,
@@ -99,6 +108,7 @@ async def running(
             root=root,
             files=files or NamedFiles(),
             blocks=NamedBlocks(),
+            public=public or NamedPublicPages(),
             operations=operations,
             metrics=metrics,
             allowed_hosts=allowed_hosts,

@@ -52,15 +52,18 @@ class MatrixSide:
     """The Matrix half of the bot, a `ports.Postman`. Made in a running loop:
 
     ```
-    side = MatrixSide(settings, store=store, clock=clock, keys=lambda: ring.keys, own_keyids=..., project_exists=...)
+    side = MatrixSide(settings, store=store, clock=clock, keys=lambda: ring.keys, own_keyids=..., project_exists=...,
+                      on_trust_room=...)
     life.on_stop("appservice", side.stop)
     await side.start()                    # listens; raises Problem when the port is taken
     life.task("matrix", side.run())       # raises Misregistered when the homeserver does not know us
     ```
     `keys()` gives the keys known now, roots included; `own_keyids()` those that sign in this organisation's name.
     `project_exists(name)` tells whether upstream or the ledger knows a project, and may raise Problem. `on_statement(project)` is
-    called after something new about a project was kept. `ready` is True while the homeserver accepts us, reaches us, and the trust
-    room and the Space are there; installers do not depend on it. After queueing mail call `poke()`.
+    called after something new about a project was kept. `on_trust_room(state)` is awaited with the trust room's current state
+    whenever the homeserver came (back), and tells whether mail may leave: none does before. `ready` is True while the homeserver
+    accepts us, reaches us, and the trust room and the Space are there; installers do not depend on it. After queueing mail call
+    `poke()`.
     """
 
     def __init__(
@@ -72,9 +75,12 @@ class MatrixSide:
         keys: Callable[[], Keys],
         own_keyids: Callable[[], frozenset[Keyid]],
         project_exists: Callable[[ProjectName], Awaitable[bool]],
+        on_trust_room: Callable[[Sequence[JsonObject]], Awaitable[bool]],
         on_statement: Callable[[ProjectName], None] = lambda project: None,
     ) -> None:
         self._settings = settings
+        self._on_trust_room = on_trust_room
+        self._mail_may_leave = asyncio.Event()
         server, bot = settings.server_name, settings.bot_mxid
         self._appservice = Appservice(
             address=settings.address,
@@ -89,7 +95,7 @@ class MatrixSide:
             on_refused=lambda: self._link.ping_again(),
             is_ready=lambda: self.ready,
         )
-        homeserver = MautrixHomeserver(self._appservice, display_name=settings.display_name)
+        self._homeserver = homeserver = MautrixHomeserver(self._appservice, display_name=settings.display_name)
         own = Own(mxid=bot, keyids=own_keyids)
         self._rooms = Rooms(
             store=store,
@@ -153,8 +159,9 @@ class MatrixSide:
 
     async def run(self) -> None:
         """Does the work until cancelled. Raises Misregistered when the homeserver, once there, does not accept us."""
-        parts = (self._ingest, self._postman, self._reconciler, self._invitations, self._link)
+        parts = (self._ingest, self._reconciler, self._invitations, self._link)
         tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
+        tasks.append(asyncio.create_task(self._send_mail(), name="Postman"))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
@@ -176,7 +183,15 @@ class MatrixSide:
         self._reconciler.request()
         for key in (TRUST_ROOM, SPACE_ROOM):
             await self._rooms.ensure(key)
+        trust_room = await self._rooms.ensure(TRUST_ROOM)
+        if await self._on_trust_room(await self._homeserver.state(trust_room.room_id)):
+            self._mail_may_leave.set()
         self._postman.poke()  # new rooms are listed by mail
+
+    async def _send_mail(self) -> None:
+        """What waits in the outbox of an old copy of the database would take the place of what was said since."""
+        await self._mail_may_leave.wait()
+        await self._postman.run()
 
     async def _receive_transaction(self, txn_id: str, events: list[tuple[str, str, bytes]]) -> None:
         self._postman.homeserver_spoke()

@@ -200,7 +200,13 @@ def test_a_registration_is_written_with_tokens_that_stay(bot_config: Path) -> No
         },
     }
     assert (output.read_text(), len(set(tokens.values())), stat.S_IMODE(output.stat().st_mode)) == (first, 2, 0o600)
-    assert {file.name for file in secrets.iterdir()} == {"as_token", "hs_token", "api_token", "operator_token"}
+    assert {file.name for file in secrets.iterdir()} == {
+        "as_token",
+        "hs_token",
+        "api_token",
+        "operator_token",
+        "log_key",
+    }
 
 
 def test_keys_are_made_once_and_shown_without_their_secret(bot_config: Path) -> None:
@@ -209,7 +215,7 @@ def test_keys_are_made_once_and_shown_without_their_secret(bot_config: Path) -> 
     seed = (bot_config.parent / "secrets" / "root_key").read_text().strip()
     shown = run("keys", "show", "--folder", bot_config.parent / "secrets")
     assert [made.exit_code, again.exit_code, shown.exit_code] == [0, 0, 0]
-    assert [line.split()[0] for line in again.output.splitlines() if not line.startswith(" ")] == ["kept", "kept"]
+    assert [line.split()[0] for line in again.output.splitlines() if not line.startswith(" ")] == ["kept"] * 3
     assert (len(bytes.fromhex(seed)), seed in made.output + again.output + shown.output) == (32, False)
     assert "root public key  ed25519:" in shown.output
 

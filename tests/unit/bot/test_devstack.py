@@ -24,7 +24,7 @@ from matrix_pypi_bot.devstack.children import Part, command_of, spawn, stop_left
 from matrix_pypi_bot.devstack.configs import OrgPlan, refuse_overrides, to_yaml, write_configs
 from matrix_pypi_bot.devstack.home import Home
 from matrix_pypi_bot.devstack.kubo import find_binary
-from matrix_pypi_bot.devstack.ports import KuboPorts, OrgPorts, check_frontend, check_kept, kept_ports
+from matrix_pypi_bot.devstack.ports import KuboPorts, OrgPorts, PublicPorts, check_frontend, check_kept, kept_ports
 from matrix_pypi_bot.devstack.progress import Progress
 from matrix_pypi_bot.devstack.signals import Signals
 from matrix_pypi_bot.devstack.supervisor import Stopped, Supervisor
@@ -49,6 +49,7 @@ def plan_in(folder: Path, **changes: object) -> OrgPlan:
         "name": "orga",
         "home": home.org("orga"),
         "ports": PORTS,
+        "public": PublicPorts(public=29332),
         "tls": Tls(authority=folder / "ca.crt", certificate=folder / "s.crt", key=folder / "s.key"),
         "frontend_host": "127.0.0.1",
         "frontend_port": 8080,
@@ -175,6 +176,7 @@ def test_both_configurations_are_ones_that_the_processes_accept(tmp_path: Path) 
         bot.api.token_file,
         8080,
     )
+    assert (frontend.oracle.public_url, bot.log.checkpoint_seconds) == (f"http://{bot.public.listen}", 5)
 
 
 def test_the_upstream_is_the_default_one_unless_another_was_asked_for(tmp_path: Path) -> None:
@@ -262,6 +264,7 @@ def no_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stack, "check_frontend", lambda *_: None)
     monkeypatch.setattr(stack, "check_kept", lambda *_, **__: None)
     monkeypatch.setattr(stack, "kept_ports", lambda *_, **__: PORTS)
+    monkeypatch.setattr(stack, "kept_public_ports", lambda *_, **__: PublicPorts(public=29332))
 
 
 def options(home: Path, **changes: object) -> stack.Options:

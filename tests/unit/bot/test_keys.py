@@ -11,13 +11,22 @@ import pytest
 from matrix_pypi_bot.core.events import check_event
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import root_keys
+from matrix_pypi_bot.core.notes import NoteKey
 from matrix_pypi_bot.core.signers import SigningKey
-from matrix_pypi_bot.services.keys import RENEW_SECONDS, VALID_SECONDS, Organisation, ensure_manifest, own_keyring
+from matrix_pypi_bot.services.keys import (
+    RENEW_SECONDS,
+    VALID_SECONDS,
+    Organisation,
+    ensure_manifest,
+    held_manifest,
+    own_keyring,
+)
 from tests.support.bot_world import ManualClock, World
 
 ROOT, MIRROR = SigningKey(bytes([2]) * 32), SigningKey(bytes([1]) * 32)
 OTHER_ROOT, OTHER_MIRROR = SigningKey(bytes([4]) * 32), SigningKey(bytes([3]) * 32)
-ORGA = Organisation("orga", root=ROOT, mirror=MIRROR)
+LOG, OTHER_LOG = SigningKey(bytes([5]) * 32), SigningKey(bytes([6]) * 32)
+ORGA = Organisation("orga", root=ROOT, mirror=MIRROR, log=LOG)
 BOT = "@pypi:org.example"
 
 
@@ -26,7 +35,10 @@ async def test_the_first_manifest_names_the_mirror_key_and_goes_to_the_trust_roo
 ) -> None:
     manifest = await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
     assert (manifest.version, manifest.org, manifest.log.origin) == (1, "orga", "orga/matrix-pypi")
-    assert [(key.key, key.roles) for key in manifest.keys] == [(MIRROR.public.hex(), ("mirror", "watcher"))]
+    assert [(key.key, key.roles) for key in manifest.keys] == [
+        (MIRROR.public.hex(), ("mirror", "watcher")),
+        (LOG.public.hex(), ("log", "witness")),
+    ]
     [mail] = await world.mail()
     assert (mail["room"], mail["type"], mail["state_key"]) == ("trust", "io.matrix_pypi.keys.v1", BOT)
     event = {"type": mail["type"], "state_key": BOT, "sender": BOT, "content": mail["content"]}
@@ -43,7 +55,8 @@ async def test_its_keys_are_known_and_count(world: World, clock: ManualClock) ->
     ring = own_keyring(ORGA, await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT))
     now = Instant.of_ms(clock.now_ms())
     assert ring.counts(MIRROR.keyid, received=now, now=now)
-    assert ring.keys.keys() == {ROOT.keyid, MIRROR.keyid}
+    assert ring.keys.keys() == {ROOT.keyid, MIRROR.keyid, LOG.keyid}
+    assert ring.log_keys() == (NoteKey("orga/matrix-pypi", LOG.public),)
 
 
 async def test_a_manifest_that_will_do_is_not_signed_again(world: World, clock: ManualClock) -> None:
@@ -66,8 +79,28 @@ async def test_another_mirror_key_is_added_and_the_old_one_stays_known(world: Wo
     await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
     changed = dataclasses.replace(ORGA, mirror=OTHER_MIRROR)
     manifest = await ensure_manifest(world.store, clock, changed, bot_mxid=BOT)
-    assert [key.key for key in manifest.keys] == [MIRROR.public.hex(), OTHER_MIRROR.public.hex()]
+    assert [key.key for key in manifest.keys] == [key.public.hex() for key in (MIRROR, LOG, OTHER_MIRROR)]
     assert manifest.version == 2
+
+
+async def test_another_log_key_is_added_too(world: World, clock: ManualClock) -> None:
+    await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
+    manifest = await ensure_manifest(world.store, clock, dataclasses.replace(ORGA, log=OTHER_LOG), bot_mxid=BOT)
+    assert (manifest.version, manifest.keys[-1].key, manifest.keys[-1].roles) == (
+        2,
+        OTHER_LOG.public.hex(),
+        ("log", "witness"),
+    )
+
+
+async def test_the_manifest_that_is_held_is_known_before_anything_may_be_signed(
+    world: World, clock: ManualClock
+) -> None:
+    assert await held_manifest(world.store, ORGA) is None
+    assert own_keyring(ORGA, None).keys.keys() == {ROOT.keyid}
+    manifest = await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
+    clock.pass_seconds(VALID_SECONDS)
+    assert await held_manifest(world.store, ORGA) == manifest
 
 
 async def test_another_root_key_never_goes_back_in_versions(world: World, clock: ManualClock) -> None:

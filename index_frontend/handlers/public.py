@@ -1,0 +1,58 @@
+"""`/log/v1/…`: this organisation's transparency log, passed through from the bot. Of a request only what is spelled here goes on."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qsl
+
+from aiohttp import web
+
+from index_frontend.handlers.middleware import SERVER
+from index_frontend.oracle import PublicPages
+from matrix_pypi_bot.wire.messages import LOG
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+_MAX_DIGITS: Final = 18
+_MAX_QUERY_CHARACTERS: Final = 200
+_MAX_TAG_CHARACTERS: Final = 200
+_RANGE: Final = ("from", "to")
+_CONTENT_TYPES: Final = {"checkpoint": "text/plain; charset=utf-8", "entries": "application/x-ndjson"}
+
+
+class PublicHandler:
+    """Answers for the log's pages."""
+
+    def __init__(self, pages: PublicPages) -> None:
+        self._pages = pages
+
+    async def handle(self, request: web.BaseRequest, page: str, query: str) -> web.StreamResponse:
+        """To `/log/v1/<page>?<query>`. Raises Problem."""
+        content_type = _CONTENT_TYPES.get(page)
+        if content_type is None:
+            raise Problem("matrix-pypi: the log has the pages checkpoint and entries", code=ProblemCode.NOT_FOUND)
+        path = f"{LOG}/{page}{_range(query) if page == 'entries' else ''}"
+        told = await self._pages.get(path, if_none_match=_tag(request.headers.get("If-None-Match")))
+        headers = {"X-Content-Type-Options": "nosniff", "Server": SERVER, **told.headers}
+        if told.status == 200:
+            headers["Content-Type"] = content_type
+        return web.Response(status=told.status, body=told.body, headers=headers)
+
+
+def _range(query: str) -> str:
+    """`?from=&to=` spelled anew from the numbers in `query`; everything else in it stays here."""
+    numbers: dict[str, int] = {}
+    for name, text in parse_qsl(query[:_MAX_QUERY_CHARACTERS], keep_blank_values=True):
+        if name not in _RANGE:
+            continue
+        if name in numbers or not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+            raise Problem(f"matrix-pypi: `{name}` is the number of a leaf, said once", code=ProblemCode.BAD_REQUEST)
+        numbers[name] = int(text)
+    return "?" + "&".join(f"{name}={numbers[name]}" for name in _RANGE if name in numbers) if numbers else ""
+
+
+def _tag(told: str | None) -> str | None:
+    return (
+        told
+        if told is not None and told.isascii() and told.isprintable() and len(told) <= _MAX_TAG_CHARACTERS
+        else None
+    )

@@ -1,0 +1,88 @@
+"""The pages for everybody: this organisation's transparency log. No token is known here, and no internal route leads here."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Final
+
+from aiohttp import web
+
+from matrix_pypi_bot.api.errors import answering
+from matrix_pypi_bot.services.log import MAX_ENTRIES, LogKeeper
+from matrix_pypi_bot.wire.messages import LOG
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+MAX_READERS: Final = 2  # at once: the database has more to do than to answer strangers
+MAX_WAITING: Final = 64
+_MAX_DIGITS: Final = 18
+_FOR_EVER: Final = "public, max-age=31536000, immutable"
+_ASK_AGAIN: Final = "no-cache"
+
+
+class PublicApi:
+    """The application."""
+
+    name = "listener of the public pages"
+    setting = "public.listen"
+
+    def __init__(self, log: LogKeeper) -> None:
+        self._log = log
+        self._turns = asyncio.Semaphore(MAX_READERS)
+        self._waiting = 0
+        self.app = web.Application(middlewares=[answering], client_max_size=0)
+        self.app.add_routes([web.get(f"{LOG}/checkpoint", self._checkpoint), web.get(f"{LOG}/entries", self._entries)])
+
+    def stop(self) -> None:
+        """Nothing here keeps anybody waiting."""
+
+    async def _checkpoint(self, request: web.Request) -> web.Response:
+        """The newest note. It is held in memory: asking for it costs nothing."""
+        head = self._log.head
+        if head is None:
+            raise Problem("there is no checkpoint yet: this organisation has said nothing", code=ProblemCode.NOT_FOUND)
+        return _answer(request, head.note.encode(), "text/plain", _ASK_AGAIN)
+
+    async def _entries(self, request: web.Request) -> web.Response:
+        """Envelopes, one a line, one a leaf: those of the range that the newest checkpoint covers, as many as fit an answer."""
+        start = _number(request, "from", 0)
+        end = _number(request, "to", start + MAX_ENTRIES)
+        if end < start:
+            raise Problem(
+                "the range ends before it begins: `from` is inclusive, `to` is not", code=ProblemCode.BAD_REQUEST
+            )
+        entries = await self._read(start, end)
+        # What is complete can never be another: leaves stay what they are, and where they are.
+        whole = start + len(entries) == min(end, start + MAX_ENTRIES)
+        body = b"".join(entry + b"\n" for entry in entries)
+        return _answer(request, body, "application/x-ndjson", _FOR_EVER if whole else _ASK_AGAIN)
+
+    async def _read(self, start: int, end: int) -> list[bytes]:
+        if self._waiting >= MAX_WAITING:
+            raise Problem("too many ask for pages of the log at once", code=ProblemCode.TOO_MANY)
+        self._waiting += 1
+        try:
+            async with self._turns:
+                return await self._log.entries(start, end)
+        finally:
+            self._waiting -= 1
+
+
+def _answer(request: web.Request, body: bytes, content_type: str, caching: str) -> web.Response:
+    tag = hashlib.sha256(body).hexdigest()
+    headers = {"ETag": f'"{tag}"', "Cache-Control": caching, "X-Content-Type-Options": "nosniff"}
+    held = request.if_none_match
+    if held is not None and any(each.value in (tag, "*") for each in held):
+        return web.Response(status=304, headers=headers)
+    charset = "utf-8" if content_type.startswith("text/") else None
+    return web.Response(body=body, content_type=content_type, charset=charset, headers=headers)
+
+
+def _number(request: web.Request, name: str, default: int) -> int:
+    told = request.query.getall(name, [])
+    if not told:
+        return default
+    text = told[0]
+    if len(told) > 1 or not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
+        raise Problem(f"`{name}` is the number of a leaf, said once", code=ProblemCode.BAD_REQUEST)
+    return int(text)
