@@ -168,12 +168,16 @@ class Attester:
             return known
 
         # The accepted digest is the one that R8 names, so no decision can change by it.
-        await self._projects.revise(project, change, redecide=False)
+        try:
+            await self._projects.revise(project, change, redecide=False)
+        finally:
+            # Also when the database went away: what it did not get to confirm may have been done, and who asks again signs nothing.
+            if signed is not None:
+                self._postman.poke()
         if accepted is not None:
             log.info("file accepted", extra={"project": project, "file": report.file, "sha256": report.sha256})
         if signed is not None:
             log.info("file attested", extra={"project": project, "file": report.file, "statement": signed})
-            self._postman.poke()
         if verdict.wait:
             self._waiting.add(project)
         return verdict

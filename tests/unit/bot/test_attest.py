@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from matrix_pypi_bot.core.events import Checked, check_event
 from matrix_pypi_bot.core.signers import keyid_of
 from matrix_pypi_bot.core.tlog import leaf_hash
-from matrix_pypi_bot.ports import Store, Transaction
+from matrix_pypi_bot.ports import Store, StoreAway, Transaction
 from matrix_pypi_bot.wire.names import FileName
 from matrix_pypi_bot.wire.problems import Problem
 from tests.support.bot_world import (
@@ -69,6 +71,26 @@ async def test_what_was_stored_is_accepted_signed_logged_and_queued_in_one_go(
         assert (json.loads(row.envelope), row.via, row.file) == (mail["content"]["dsse"], "own", ONE.filename)
         assert len(leaf_hash(checked.envelope.payload)) == 32
     assert await world.reports("mxa") == []
+
+
+async def test_mail_is_looked_for_although_the_database_went_away_before_it_said_that_all_was_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = world.store.transaction
+
+    @asynccontextmanager
+    async def unheard() -> AsyncIterator[Transaction]:
+        async with heard() as tables:
+            yield tables
+        raise StoreAway("the database failed: connection was closed in the middle of operation")
+
+    await world.mirror(ONE)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "transaction", unheard)
+        with pytest.raises(StoreAway):
+            await world.store_file(ONE)
+    await world.store_file(ONE)  # as a frontend does until it is told that it was heard
+    assert (len(await world.mail()), world.postman.pokes) == (1, 1)
 
 
 async def test_pages_can_be_rebuilt_offline_from_what_an_attestation_says(world: World, index: ScriptedIndex) -> None:
