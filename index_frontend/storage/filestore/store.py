@@ -5,23 +5,31 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from cachetools import TTLCache
+
 from index_frontend.ports import BlockPlace, Damaged, Held, StorageBroken, StorageProblem
 from index_frontend.storage.filestore import block_rows, rows
 from index_frontend.storage.filestore.claims import Claim, try_claim
-from index_frontend.storage.filestore.disk import told
+from index_frontend.storage.filestore.disk import Disk, told
 from index_frontend.storage.filestore.files import Files
 from index_frontend.storage.filestore.graph import SMALL_BYTES
+from index_frontend.storage.filestore.index import Index
+from index_frontend.storage.filestore.layout import Layout
+from index_frontend.storage.filestore.limits import Limits
 from index_frontend.storage.filestore.threads import in_thread
 from index_frontend.storage.filestore.tidying import tidy
 from matrix_pypi_bot.wire.cids import RAW, Cid, split_cid
 from matrix_pypi_bot.wire.digests import Sha256
 
 MAX_PLACES: Final = 16
+MAX_UNMADE: Final = 1000
+UNMADE_SECONDS: Final = 60.0
 CLAIM_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
 _PAGE: Final = 500
@@ -29,6 +37,10 @@ _PAGE: Final = 500
 
 class FileStore(Files):
     """Files by sha256, and their blocks by CID. Open it with `open_filestore`."""
+
+    def __init__(self, layout: Layout, index: Index, disk: Disk, threads: Executor, limits: Limits) -> None:
+        super().__init__(layout, index, disk, threads, limits)
+        self._unmade: TTLCache[Cid, None] = TTLCache(MAX_UNMADE, UNMADE_SECONDS)  # nodes that were to be made anew
 
     async def places_of(self, cid: Cid) -> tuple[BlockPlace, ...]:
         """From the index; of a file of one leaf, from its sha256. Raises StorageBroken."""
@@ -48,6 +60,9 @@ class FileStore(Files):
         try:
             return await in_thread(self._threads, self._nodes.read, place.cid)
         except Damaged:
+            if place.cid in self._unmade:  # nobody has us hash a large file again and again
+                raise
+            self._unmade[place.cid] = None
             await self.recheck(place.sha256)
             return await in_thread(self._threads, self._nodes.read, place.cid)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from index_frontend.ports import BlockPlace, Damaged, Held, Verified
+from index_frontend.ports import BlockPlace, Damaged, Held, StorageFull, Verified
 from index_frontend.storage.filestore import FileStore, open_filestore
+from index_frontend.storage.filestore.disk import Disk
 from index_frontend.storage.memory import MemoryStore
 from matrix_pypi_bot.wire.cids import Block, Cid, CidBuilder, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
@@ -149,6 +150,39 @@ async def test_a_lost_node_is_made_anew(tmp_path: Path, damage: str) -> None:
             node.write_bytes(b"" if damage == "emptied" else sound[:-1])
         assert await blocks(store, LARGE) == blocks_of(LARGE)
         assert node.read_bytes() == sound
+
+
+class NoNodes(Disk):
+    """Has no room for them any more."""
+
+    is_full = False
+
+    def publish(self, source: Path, target: Path) -> None:
+        if self.is_full and target.parent.name == "nodes":
+            raise StorageFull("no room")
+        super().publish(source, target)
+
+
+async def test_nobody_has_a_file_hashed_again_and_again_for_a_node_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, hashed = NoNodes(), []
+    recheck = FileStore.recheck
+
+    async def counted(store: FileStore, sha256: Sha256) -> Held | None:
+        hashed.append(sha256)
+        return await recheck(store, sha256)
+
+    async with open_filestore(tmp_path, disk=disk) as store:
+        held = await put(store, LARGE)
+        node_of(tmp_path, LARGE).unlink()
+        disk.is_full = True
+        monkeypatch.setattr(FileStore, "recheck", counted)
+        (place,) = await store.places_of(held.cid)
+        for _ in range(3):
+            with pytest.raises(Damaged):
+                await store.read_block(place)
+        assert hashed == [held.sha256]
 
 
 async def test_a_lost_index_and_lost_nodes_are_found_again(tmp_path: Path) -> None:
