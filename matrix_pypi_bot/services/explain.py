@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from matrix_pypi_bot.core.instants import Instant
@@ -36,6 +36,7 @@ class Explainer:
             )
         async with self._store.transaction() as tables:
             statements = await tables.ledger.attestations(project)
+            leaves = await tables.log.places([row.id for row in statements if row.file in decisions])
             room = await tables.mail.room(f"{PROJECT_ROOM}{project}")
         view = known.view
         return Explanation(
@@ -45,7 +46,7 @@ class Explainer:
             serial=view.page.serial if view is not None else known.serial_floor,
             room=room.room_id if room is not None else None,
             files=decisions,
-            evidence={name: tuple(self._evidence(known, FileName(name), statements)) for name in decisions},
+            evidence={name: tuple(self._evidence(known, FileName(name), statements, leaves)) for name in decisions},
         )
 
     def _decisions(self, known: Known, file: FileName | None) -> dict[str, FileDecision]:
@@ -59,7 +60,9 @@ class Explainer:
                 found[name] = decision
         return found
 
-    def _evidence(self, known: Known, file: FileName, statements: Sequence[EnvelopeRow]) -> Iterator[Evidence]:
+    def _evidence(
+        self, known: Known, file: FileName, statements: Sequence[EnvelopeRow], leaves: Mapping[str, int]
+    ) -> Iterator[Evidence]:
         view = known.view
         if view is not None:
             listed = view.page.files.get(file)
@@ -92,10 +95,14 @@ class Explainer:
                 yield Evidence(
                     kind="attestation",
                     sha256=row.sha256,
-                    detail=f"by {row.org}, {_WAYS.get(row.via, row.via)}",
+                    detail=f"by {row.org}, {_WAYS.get(row.via, row.via)}{_place(leaves.get(row.id))}",
                     at=_moment(row.first_seen_ms),
                     statement_id=row.id,
                 )
+
+
+def _place(leaf: int | None) -> str:
+    return "" if leaf is None else f", leaf {leaf} of the log"
 
 
 def _moment(milliseconds: int) -> str:

@@ -12,7 +12,8 @@ from matrix_pypi_bot.core.signers import SigningKey
 from matrix_pypi_bot.core.tlog import leaf_hash, root_of
 from matrix_pypi_bot.ports import Store
 from matrix_pypi_bot.services.resume import LogBehind, ResumeGuard
-from tests.support.bot_world import World
+from matrix_pypi_bot.wire.messages import Override
+from tests.support.bot_world import MXA, ONE, World
 
 KEY, OTHER_KEY = SigningKey(bytes([5]) * 32), SigningKey(bytes([6]) * 32)
 ORIGIN, BOT = "orga/matrix-pypi", "@pypi:org.example"
@@ -94,3 +95,41 @@ async def test_a_head_that_is_closed_later_stays_closed(world: World) -> None:
 async def test_what_this_log_did_not_say_is_no_reason_to_fall_silent(world: World, event: Any) -> None:
     guard = await guard_over(world.store, 3)
     assert await guard.compare([event])
+
+
+async def test_a_file_stored_before_the_comparison_is_accepted_now_and_attested_afterwards(world: World) -> None:
+    guard = await guard_over(world.store, 0)
+    world.voice._guard = guard
+    await world.mirror(ONE, stored=[ONE])
+    assert (await world.attestations("mxa"), len(await world.reports("mxa"))) == ([], 1)
+    world.index.off()
+    world.later()
+    assert await world.rule(ONE) == ("R13", 200)
+    world.index.on()
+    world.clock.pass_seconds(6)
+    assert await guard.compare([])
+    await world.attester.try_again(9)
+    await world.settled()
+    assert (await world.attestations("mxa"), await world.reports("mxa")) == ([ONE.sha256], [])
+    [evidence] = [each for each in (await world.explainer.explain(MXA)).evidence[ONE.filename] if each.statement_id]
+    assert evidence.detail == "by orga, signed here, leaf 0 of the log"
+
+
+async def test_with_an_old_copy_files_are_served_nothing_is_attested_and_operators_are_told(world: World) -> None:
+    guard = await guard_over(world.store, 0)
+    world.voice._guard = guard
+    assert not await guard.compare([head(3)])
+    await world.mirror(ONE, stored=[ONE])
+    await world.attester.try_again(9)
+    await world.settled()
+    assert (await world.rule(ONE), await world.attestations("mxa")) == (("R8", 200), [])
+    with pytest.raises(LogBehind):
+        await world.overrides.apply(Override(action="quarantine", target="mxa", reason="looked at it"))
+    assert await world.rule(ONE) == ("R8", 200)
+
+
+async def test_an_operator_need_not_wait_for_the_homeserver(world: World) -> None:
+    world.voice._guard = await guard_over(world.store, 0)
+    await world.mirror(ONE)
+    await world.overrides.apply(Override(action="quarantine", target="mxa", reason="looked at it"))
+    assert await world.rule(ONE) == ("R1", 403)
