@@ -65,17 +65,30 @@ def figures(health: Health, usage: Usage | None) -> dict[str, float]:
     return {name: value for name, value in told.items() if value is not None}
 
 
-async def enter_holdings(life: Lifecycle, settings: Settings, store: FileStore, metrics: Metrics) -> Holdings:
-    """Of the embedded store and every backend of the configuration, open until `life` ends. Raises Misconfigured."""
-    embedded = StoreBackend(EMBEDDED, lambda: nullcontext(store), limit_bytes=settings.storage.max_bytes)
-    backends = {EMBEDDED: Verified(embedded), **make_backends(settings.backends)}
+async def enter_backends(life: Lifecycle, settings: Settings) -> dict[str, Verified]:
+    """Those of the configuration by name, open until `life` ends; one that does not open stays down. Raises Misconfigured."""
+    backends = make_backends(settings.backends)
     for name, backend in backends.items():
-        life.on_stop(f"holdings of {name}", backend.close)
-        try:
-            await backend.open()
-        except BackendProblem as problem:
-            log.warning("storage backend cannot be opened", extra={"backend": name, "cause": problem.detail})
-    return Holdings(backends, metrics)
+        await _enter(life, name, backend)
+    return backends
+
+
+async def enter_holdings(
+    life: Lifecycle, settings: Settings, store: FileStore, backends: Mapping[str, Verified], metrics: Metrics
+) -> Holdings:
+    """Of the embedded store and of `backends`."""
+    opening = StoreBackend(EMBEDDED, lambda: nullcontext(store), limit_bytes=settings.storage.max_bytes)
+    embedded = Verified(opening)
+    await _enter(life, EMBEDDED, embedded)
+    return Holdings({EMBEDDED: embedded, **backends}, metrics)
+
+
+async def _enter(life: Lifecycle, name: str, backend: Verified) -> None:
+    life.on_stop(f"backend {name}", backend.close)
+    try:
+        await backend.open()
+    except BackendProblem as problem:
+        log.warning("storage backend cannot be opened", extra={"backend": name, "cause": problem.detail})
 
 
 async def _usage(backend: Verified) -> Usage | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from index_frontend.app.holdings import enter_holdings
+from index_frontend.app.holdings import enter_backends, enter_holdings
 from index_frontend.app.neighbours import enter_blocks
 from index_frontend.app.readiness import Readiness
 from index_frontend.app.serving import GRACE_SECONDS, listening
@@ -43,7 +43,8 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         limits = Limits(kept.max_bytes, kept.min_free_bytes, kept.min_free_inodes)
         store = await life.enter("store", open_filestore(kept.folder, limits=limits))
         reporter = Reporter(store, oracle)
-        blocks = await enter_blocks(life, settings, oracle.report_observed)
+        backends = await enter_backends(life, settings)
+        blocks = await enter_blocks(life, settings, backends, oracle.report_observed)
         fills = _fills(life, settings, store, oracle, reporter, blocks)
         # Half of the bound is for documents as the bot sent them, half for what was made of them.
         shelf, root = Shelf(settings.storage.memory_bytes // 2), RootHandler(oracle)
@@ -53,7 +54,7 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         public = PublicPages(bot_pages.base_url, socket_path=bot_pages.socket_path)
         life.on_stop("public pages", public.close)
         metrics = Metrics()
-        holdings = await enter_holdings(life, settings, store, metrics)
+        holdings = await enter_holdings(life, settings, store, backends, metrics)
         readiness = Readiness(oracle.pulse, store)
         dispatcher = Dispatcher(
             pages=PageHandler(oracle, shelf),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
-from collections.abc import Callable, Mapping
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from index_frontend.config import EMBEDDED, Settings, load
 from index_frontend.storage.api import Misconfigured
 from index_frontend.storage.registry import make_backends
 from index_frontend.storage.verified import Verified
 from matrix_pypi_bot.process.command_line import NeededIsMissing
+
+T = TypeVar("T")
 
 
 def backends_in(config: Path) -> dict[str, Mapping[str, Any]]:
@@ -35,6 +40,21 @@ def maker(config: Path, name: str) -> Callable[[], Verified]:
         hint = f"did you mean {near[0]}?" if near else f"{config} has: {', '.join(sections)}"
         raise Misconfigured("the configuration has no backend of this name", backend=name, hint=hint)
     return lambda: make_backends({name: sections[name]})[name]
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns. Being told to end cancels it, so that it puts back in order what it has begun."""
+
+    async def cancellable() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
 
 
 async def opened_well(backend: Verified) -> Verified:

@@ -40,13 +40,11 @@ def command(name: str, config: Path, known: tuple[Path, ...], as_json: bool) -> 
 
     Exit code 0 when every point that applies is met, 1 when one is not, 3 when the configuration is wrong, 4 when the backend is down.
     """
-    import asyncio
-
-    from index_frontend.cli.backends import maker
+    from index_frontend.cli.backends import maker, run
     from matrix_pypi_bot.process.command_line import ExitCode
 
     data = [path.read_bytes() for path in known]
-    outcomes = asyncio.run(_run(name, maker(config, name), data, as_json=as_json))
+    outcomes = run(_run(name, maker(config, name), data, as_json=as_json))
     if any(outcome.result == "failed" for outcome in outcomes):
         sys.exit(ExitCode.NO)
 
@@ -105,10 +103,9 @@ class _Table:
         self._counts[outcome.result] += 1
         done = sum(self._counts.values())
         width = max(map(len, self._points))
-        self._console.print(
-            Text.assemble((f"{mark:>6}", style), "  ", f"{outcome.point:<{width}}", "  ", (outcome.detail, "dim")),
-            soft_wrap=True,
-        )
+        row = Text.assemble((f"{mark:>6}", style), "  ", f"{outcome.point:<{width}}", "  ", (outcome.detail, "dim"))
+        row.rstrip()
+        self._console.print(row, soft_wrap=True)
         following = self._points[done] if done < len(self._points) else ""
         self._status.update(f"{done}/{len(self._points)}  {following}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -164,7 +163,8 @@ def _run(work: Coroutine[Any, Any, bool]) -> None:
     """Exit code 1 unless all went well."""
     import sys
 
+    from index_frontend.cli.backends import run
     from matrix_pypi_bot.process.command_line import ExitCode
 
-    if not asyncio.run(work):
+    if not run(work):
         sys.exit(ExitCode.NO)
