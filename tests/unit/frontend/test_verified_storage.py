@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from index_frontend.storage.api import (
     Capability,
@@ -37,6 +40,7 @@ from tests.support.backends import (
 
 FILE = vector(3 * MIB + 77)
 CONTENT = content_of(FILE)
+BLOCKS = blocks_of(FILE)
 Maker = Callable[[bytes], StorageBackend]
 
 
@@ -56,6 +60,13 @@ class Streams(ReadOnlyBackend):
             if isinstance(chunk, Exception):
                 raise chunk
             yield chunk
+
+
+class WithBlocks(Streams):
+    """Its nodes are right, whatever it streams."""
+
+    async def get_block(self, cid: Cid) -> bytes:
+        return BLOCKS[cid]
 
 
 async def released(backend: StorageBackend, content: ContentId = CONTENT) -> tuple[bytes, type[Exception] | None]:
@@ -324,3 +335,25 @@ async def test_a_call_that_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(Verified(Hangs())) as verified:
         with pytest.raises(Unavailable):
             await verified.stat(CONTENT)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, 2 * MIB), max_size=12),
+    wrong=st.none() | st.integers(0, len(FILE) - 1),
+    gives_blocks=st.booleans(),
+)
+async def test_however_a_stream_is_cut_and_wherever_it_is_wrong_nothing_wrong_is_complete(
+    cuts: list[int], wrong: int | None, gives_blocks: bool
+) -> None:
+    data = FILE if wrong is None else FILE[:wrong] + bytes([FILE[wrong] ^ 1]) + FILE[wrong + 1 :]
+    places = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
+    chunks = [data[start:stop] for start, stop in itertools.pairwise(places)]
+    backend = WithBlocks(*chunks) if gives_blocks else Streams(*chunks)
+    out, problem = await released(backend)
+    if wrong is None:
+        assert (out, problem) == (FILE, None)
+        return
+    assert problem is WrongContent
+    assert data.startswith(out)
+    assert len(out) <= (wrong // MIB * MIB if gives_blocks else len(FILE) - 65_536)
