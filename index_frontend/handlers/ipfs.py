@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aiohttp import web
+from cachetools import LRUCache
 
 from index_frontend.dag.blocks import PROBE_CID, is_leaf, read_node
 from index_frontend.dag.car import car_header, car_section, car_section_bytes
@@ -34,6 +35,7 @@ MAX_AT_ONCE: Final = 64
 RETRY_AFTER_SECONDS: Final = 1
 _MAX_ASKERS: Final = 32  # under so many names the same bytes are looked for one that may be served
 _MAX_NODES: Final = 4_096  # of 1,024 links each: four terabytes
+_REMEMBERED: Final = 2_000  # files, and a name of each that was servable
 _INLINE_BYTES: Final = 65_536
 
 
@@ -61,6 +63,7 @@ class GatewayHandler:
         self._oracle = oracle
         self._store = store
         self._free = max_at_once
+        self._servable: LRUCache[Sha256, _Allowed] = LRUCache(_REMEMBERED)
 
     async def handle(self, request: web.BaseRequest, rest: str, query: str) -> web.StreamResponse:
         """The answer to `/ipfs/<rest>?<query>`. Raises Problem: 400, 404, 406, and what the oracle raises."""
@@ -201,10 +204,14 @@ class GatewayHandler:
         word: Deny | Later | None = None
         asked = 0
         for place in await self._store.places_of(cid):
+            known = self._servable.get(place.sha256)  # whole files are asked for leaf by leaf
+            if known is not None and await self._word(replace(known, place=place), place.sha256) is None:
+                return replace(known, place=place)
             for project, file in await self._store.askers_of(place.sha256):
                 allowed = _Allowed(place, ProjectName(project), FileName(file))
                 said = await self._word(allowed, place.sha256)
                 if said is None:
+                    self._servable[place.sha256] = allowed
                     return allowed
                 word = said if word is None or isinstance(said, Later) else word
                 asked += 1
