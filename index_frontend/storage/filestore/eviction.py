@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -27,6 +27,7 @@ LOOK_SECONDS: Final = 10.0
 """How often uses are written, and the disk is looked at: others fill it, too."""
 PAUSE_SECONDS: Final = 1.0
 TURN_SECONDS: Final = 10.0
+"""How long a file waits for the room that somebody else is making."""
 FULL_BYTES: Final = 64 << 20
 """At least so much goes when the disk says that it is full although the limits say that it is not."""
 MAX_USES: Final = 100_000
@@ -55,7 +56,7 @@ class Eviction:
         self._pins = Pins(layout, disk)
         self._uses: dict[Sha256, None] = {}
         self._wake = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self._is_at_it = False
         self._lacking_bytes = 0  # of a disk that was full
         self._is_short = False
 
@@ -78,17 +79,18 @@ class Eviction:
         quota = self._limits.max_bytes
         if quota is not None and size > quota:
             raise StorageFull(f"a file of {size} bytes is larger than the whole store may be", hint="storage.max_bytes")
-        if not self._limits.are_set or not await self._excess(size):
-            return
-        async with self._my_turn() as is_mine:
-            left = await self._excess(size)
-            if left and is_mine:
-                left = await self._free(left)
-        self._wake.set()
-        if left:
-            raise StorageFull(
-                "nothing can be evicted to make room", hint="storage.max_bytes, storage.min_free_bytes, pins"
-            )
+        for _ in range(int(TURN_SECONDS / _POLL_SECONDS)):
+            if not self._limits.are_set or not (due := await self._excess(size)):
+                return
+            with self._my_turn() as is_mine:
+                if is_mine:
+                    left = await self._free(due)
+                    self._wake.set()  # the rest of the round keeps nobody waiting
+                    if not left:
+                        return
+                    break
+            await asyncio.sleep(_POLL_SECONDS)  # who is at it makes room for us, too
+        raise StorageFull("nothing can be evicted to make room", hint="storage.max_bytes, storage.min_free_bytes, pins")
 
     async def run(self) -> None:
         """Writes uses and keeps the limits, until cancelled."""
@@ -116,13 +118,13 @@ class Eviction:
 
     async def keep_limits(self) -> None:
         """A round, if one is due. Raises StorageFull or StorageBroken."""
-        lacking, self._lacking_bytes = self._lacking_bytes, 0
-        if not self._limits.are_set or not (lacking or await self._excess()):
+        if not self._limits.are_set or not (self._lacking_bytes or await self._excess()):
             self._is_short = False
             return
-        async with self._my_turn() as is_mine:
+        with self._my_turn() as is_mine:
             if not is_mine:
                 return
+            lacking, self._lacking_bytes = self._lacking_bytes, 0
             due = await self._surplus() if await self._excess() else Excess()
             left = await self._free(Excess(max(due.bytes, lacking), due.files))
         if left and not self._is_short:
@@ -163,16 +165,16 @@ class Eviction:
             log.info("store made room", extra={"bytes": bytes_, "files": files})
         return Excess(max(0, due.bytes - bytes_), max(0, due.files - files))
 
-    @asynccontextmanager
-    async def _my_turn(self) -> AsyncIterator[bool]:
-        """Whether this process may evict; False when another one is at it for long."""
-        async with self._turn:
-            for _ in range(int(TURN_SECONDS / _POLL_SECONDS)):
-                if (claim := try_claim(self._layout.turn("evict"))) is not None:
-                    try:
-                        yield True
-                    finally:
-                        claim.release()
-                    return
-                await asyncio.sleep(_POLL_SECONDS)
+    @contextmanager
+    def _my_turn(self) -> Iterator[bool]:
+        """Whether nobody evicts now, here or in another process, and so we may. Raises StorageBroken."""
+        claim = None if self._is_at_it else try_claim(self._layout.turn("evict"))
+        if claim is None:
             yield False
+            return
+        self._is_at_it = True
+        try:
+            yield True
+        finally:
+            self._is_at_it = False
+            claim.release()

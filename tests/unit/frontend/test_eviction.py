@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from index_frontend.ports import Damaged, Held, StorageFull, Verified
 from index_frontend.storage.filestore import FileStore, Limits, open_filestore
 from index_frontend.storage.filestore.disk import Disk, Space
+from index_frontend.storage.filestore.files import Files
 from index_frontend.storage.filestore.limits import excess, surplus
 from matrix_pypi_bot.wire.cids import CidBuilder, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
@@ -202,6 +203,32 @@ async def test_without_limits_nothing_ever_goes(tmp_path: Path) -> None:
         store.is_full(10**9)
         await store._eviction.keep_limits()
         assert await held(store) == {sha256_of(body(1))}
+
+
+async def test_a_file_waits_for_its_own_room_only_not_for_the_end_of_a_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evict, begun, first, more = Files.evict, asyncio.Event(), asyncio.Event(), asyncio.Event()
+    oldest = sha256_of(body(1, 1100))
+
+    async def slow(store: FileStore, sha256: Sha256) -> bool:
+        begun.set()
+        await (first if sha256 == oldest else more).wait()
+        return await evict(store, sha256)
+
+    async with open_filestore(tmp_path) as store:
+        for number in range(1, 10):
+            await put(store, body(number, 1100))
+    monkeypatch.setattr(Files, "evict", slow)
+    async with open_filestore(tmp_path, limits=Limits(max_bytes=9_000)) as busy:
+        async with open_filestore(tmp_path, limits=Limits(max_bytes=10_000)) as other, asyncio.timeout(10):
+            busy._eviction.look()  # a round that is to remove two files
+            await begun.wait()
+            putting = asyncio.create_task(put(other, body(10, 500)))
+            first.set()
+            await putting
+            assert not more.is_set()
+            more.set()
 
 
 # What goes with it ----------------------------------------------------------------------------------------------------
