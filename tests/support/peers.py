@@ -21,7 +21,7 @@ from matrix_pypi_bot.wire.cids import Block, CidBuilder
 T = TypeVar("T")
 RAW = "application/vnd.ipld.raw"
 LIES = ("wrong", "wrong now and then", "truncated", "html as a block", "too long", "endless")
-FAULTS = (*LIES, "cut", "silent", "html", "404", "429", "redirect")
+FAULTS = (*LIES, "cut", "silent", "html", "404", "403", "429", "redirect")
 
 
 class Peer:
@@ -156,6 +156,9 @@ class Peer:
 
     async def _404(self, request: web.BaseRequest, data: bytes) -> web.StreamResponse:
         return web.Response(status=404)
+
+    async def _403(self, request: web.BaseRequest, data: bytes) -> web.StreamResponse:
+        return web.Response(status=403)
 
     async def _429(self, request: web.BaseRequest, data: bytes) -> web.StreamResponse:
         return web.Response(status=429, headers={"Retry-After": "1"})
