@@ -15,10 +15,12 @@ from matrix_pypi_bot.adapters.matrix.side import MatrixSettings, MatrixSide
 from matrix_pypi_bot.api import Api, PublicApi, Services, Tokens, listen
 from matrix_pypi_bot.config import PolicySettings, Settings
 from matrix_pypi_bot.core.evidence import Mode, Terms
+from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.notes import NoteKey
 from matrix_pypi_bot.core.policy import Denial
-from matrix_pypi_bot.core.signers import Keys, SigningKey
-from matrix_pypi_bot.ports import Clock, Store
+from matrix_pypi_bot.core.signers import MIRROR, Keyid, SigningKey
+from matrix_pypi_bot.core.statements.keys import Manifest
+from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store
 from matrix_pypi_bot.process.lifecycle import Lifecycle
 from matrix_pypi_bot.process.outbound import Outbound
 from matrix_pypi_bot.process.secret_files import read_secret, read_seed
@@ -33,6 +35,7 @@ from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.refresh import Refresher, RefreshSettings
 from matrix_pypi_bot.services.resume import ResumeGuard
+from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.signing import Voice
 from matrix_pypi_bot.wire.digests import parse_sha256
@@ -92,7 +95,7 @@ class Bot:
         self._mxid = matrix.bot_mxid
         self._store = store
         self._clock = clock
-        self._keys: Keys = {}
+        self._ring = own_keyring(organisation, None)
         self._was_ready = False
         self._outbound = Outbound(user_agent=f"matrix-pypi/{__version__}")
         log_key = NoteKey(organisation.log_origin, organisation.log.public)
@@ -126,8 +129,8 @@ class Bot:
             matrix,
             store=store,
             clock=clock,
-            keys=lambda: self._keys,
-            own_keyids=lambda: frozenset({organisation.mirror.keyid}),
+            keys=lambda: self._ring.keys,
+            own_keyids=self._own_keyids,
             project_exists=self._refresher.exists,
             on_trust_room=self._resume,
         )
@@ -162,7 +165,14 @@ class Bot:
             daily=self.renew_manifest,
         )
         self.services = Services(
-            answers=Answers(projects=self._projects, refresher=self._refresher, store=store, clock=clock, voice=voice),
+            answers=Answers(
+                projects=self._projects,
+                refresher=self._refresher,
+                store=store,
+                clock=clock,
+                voice=voice,
+                stands=self._stands,
+            ),
             attester=self._attester,
             overrides=Overrides(
                 projects=self._projects,
@@ -172,6 +182,15 @@ class Bot:
                 index_name=index.name,
             ),
             explainer=Explainer(projects=self._projects, store=store, clock=clock),
+            keys=KeyDesk(
+                store=store,
+                clock=clock,
+                organisation=organisation,
+                guard=self._guard,
+                postman=self.matrix,
+                bot_mxid=self._mxid,
+                on_manifest=self._learn,
+            ),
             projects=self._projects,
             store=store,
             clock=clock,
@@ -180,7 +199,7 @@ class Bot:
 
     async def start(self) -> None:
         """What was known before is known again. Raises Problem."""
-        self._keys = own_keyring(self._organisation, await held_manifest(self._store, self._organisation)).keys
+        self._learn(await held_manifest(self._store, self._organisation))
         await self.log.start()
         await self._projects.start()
         await self._attester.start()
@@ -189,9 +208,20 @@ class Bot:
         """The manifest holds, and its keys are known; unless nothing may be signed."""
         if not self._guard.is_open:
             return
-        manifest = await ensure_manifest(self._store, self._clock, self._organisation, bot_mxid=self._mxid)
-        self._keys = own_keyring(self._organisation, manifest).keys
+        self._learn(await ensure_manifest(self._store, self._clock, self._organisation, bot_mxid=self._mxid))
         self.matrix.poke()
+
+    def _learn(self, manifest: Manifest | None) -> None:
+        self._ring = own_keyring(self._organisation, manifest)
+
+    def _own_keyids(self) -> frozenset[Keyid]:
+        """The mirror keys of this organisation, former and revoked ones too: somebody else may have them."""
+        return frozenset(key.keyid for key in self._ring.keys.values() if MIRROR in key.roles)
+
+    def _stands(self, row: EnvelopeRow) -> bool:
+        """Whether a statement of ours still counts: its key may have been revoked."""
+        now, received = Instant.of_ms(self._clock.now_ms()), Instant.of_ms(row.first_seen_ms)
+        return self._ring.counts(Keyid(row.keyid), received=received, now=now)
 
     async def _resume(self, trust_room: Sequence[JsonObject]) -> bool:
         """The homeserver is there (again): what was published is compared, and what waited for that is signed."""

@@ -46,6 +46,10 @@ class PageHandlers:
         explanation = await self._services.explainer.explain(_project(request), file)
         return web.Response(body=encode(explanation), content_type=_JSON)
 
+    async def keys(self, request: web.Request) -> web.Response:
+        """The organisation's keys, for people."""
+        return web.Response(body=encode(await self._services.keys.keys()), content_type=_JSON)
+
     async def figures(self, request: web.Request) -> web.Response:
         """How much there is, for people."""
         async with self._services.store.transaction() as tables:

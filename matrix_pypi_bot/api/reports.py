@@ -9,7 +9,7 @@ from aiohttp import web
 
 from matrix_pypi_bot.api.services import Services
 from matrix_pypi_bot.services.observe import observe
-from matrix_pypi_bot.wire.messages import Observed, Override, Stored, decode_as, encode
+from matrix_pypi_bot.wire.messages import KeyRevocation, Observed, Override, Stored, decode_as, encode
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 BODY_SECONDS: Final = 10.0
@@ -37,6 +37,11 @@ class ReportHandlers:
         """An operator's decision, in force when answered."""
         done = await self._services.overrides.apply(await _read(request, Override))
         return web.Response(body=encode(done), content_type="application/json")
+
+    async def revocation(self, request: web.Request) -> web.Response:
+        """The end of a key, in force when answered."""
+        told = await self._services.keys.revoke(await _read(request, KeyRevocation))
+        return web.Response(body=encode(told), content_type="application/json")
 
 
 async def _read(request: web.Request, kind: type[M]) -> M:

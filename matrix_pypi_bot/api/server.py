@@ -25,7 +25,7 @@ from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 MAX_BODY_BYTES: Final = 64 << 10  # a report is some hundred bytes
 STOP_SECONDS: Final = 1.0
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
-_OPERATORS_ONLY: Final = frozenset({f"{API}/overrides"})
+_OPERATORS_ONLY: Final = frozenset({f"{API}/overrides", f"{API}/keys/revocations"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,8 @@ class Api:
                 web.post(f"{API}/stored", reports.stored),
                 web.post(f"{API}/observed", reports.observed),
                 web.post(f"{API}/overrides", reports.override),
+                web.get(f"{API}/keys", pages.keys),
+                web.post(f"{API}/keys/revocations", reports.revocation),
             ]
         )
 

@@ -11,6 +11,7 @@ from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.explain import Explainer
 from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.revoke import KeyDesk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +22,7 @@ class Services:
     attester: Attester
     overrides: Overrides
     explainer: Explainer
+    keys: KeyDesk
     projects: Projects
     store: Store
     clock: Clock

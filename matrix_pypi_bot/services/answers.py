@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
 from matrix_pypi_bot.core.attested import attested
 from matrix_pypi_bot.core.index_file import IndexFile
-from matrix_pypi_bot.ports import Clock, Store
+from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store
 from matrix_pypi_bot.services.known import Finished, Known, View
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.refresh import Refresher
@@ -33,14 +34,24 @@ class PageAnswer:
 
 
 class Answers:
-    """Answers about what is known now."""
+    """Answers about what is known now. `stands(row)` tells whether a statement of ours still holds: its key may have been revoked."""
 
-    def __init__(self, *, projects: Projects, refresher: Refresher, store: Store, clock: Clock, voice: Voice) -> None:
+    def __init__(
+        self,
+        *,
+        projects: Projects,
+        refresher: Refresher,
+        store: Store,
+        clock: Clock,
+        voice: Voice,
+        stands: Callable[[EnvelopeRow], bool] | None = None,
+    ) -> None:
         self._projects = projects
         self._refresher = refresher
         self._store = store
         self._clock = clock
         self._voice = voice
+        self._stands = stands or (lambda row: row.keyid == voice.keyid)
 
     async def page(self, project: ProjectName, *, refresh: bool = False) -> PageAnswer:
         """The project's page; `refresh` asks upstream first.
@@ -147,7 +158,6 @@ class Answers:
             return decision
         file, sha256 = FileName(decision.file), Sha256(decision.sha256)
         async with self._store.transaction() as tables:
-            signed = await tables.ledger.signed(self._voice.keyid, file)
             rows = await tables.ledger.attestations_of(ProjectName(decision.project), file, sha256)
         own = [row for row in rows if row.org == self._voice.org]
         found = attested(row.envelope for row in own or rows)
@@ -155,7 +165,7 @@ class Answers:
             decision,
             cids=found.cids,
             size=found.size if decision.size is None else decision.size,
-            attested_by=(self._voice.org,) if signed == sha256 else (),
+            attested_by=(self._voice.org,) if any(map(self._stands, own)) else (),
         )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from matrix_pypi_bot.core.events import Checked, check_envelope, post_of, sign_statement
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import Keyring, Member, PinnedOrg, build_keyring, root_keys
 from matrix_pypi_bot.core.rejected import Rejected
 from matrix_pypi_bot.core.signers import LOG, MIRROR, WATCHER, SigningKey
-from matrix_pypi_bot.core.statements.keys import ListedKey, Log, Manifest, RootKey
+from matrix_pypi_bot.core.statements.keys import ListedKey, Log, Manifest, Revoked, RootKey
 from matrix_pypi_bot.ports import TRUST_ROOM, Clock, Store, Transaction
 from matrix_pypi_bot.services.signing import keep_own
 from matrix_pypi_bot.wire.digests import sha256_of
@@ -51,27 +54,44 @@ async def ensure_manifest(store: Store, clock: Clock, organisation: Organisation
     """
     now_ms = clock.now_ms()
     async with store.transaction() as tables:
-        held, highest = await _held(tables, organisation)
+        held, highest = await newest(tables, organisation)
         if held is not None and _will_do(held, organisation, Instant.of_ms(now_ms)):
             return held
-        checked = _signed(organisation, held, highest + 1, Instant.of_ms(now_ms))
-        manifest = checked.statement.predicate
-        assert isinstance(manifest, Manifest), "that is what was signed"
-        await keep_own(tables, checked, org=organisation.name, file=None, seq=manifest.version, now_ms=now_ms)
-        post = post_of(checked)
-        content = json.dumps(post.content, sort_keys=True, separators=(",", ":")).encode()
-        await tables.mail.send(TRUST_ROOM, post.type, bot_mxid, content, now_ms)
-    log.info("key manifest signed", extra={"org": organisation.name, "version": manifest.version})
-    return manifest
+        if held is not None:
+            refuse_revoked(held, organisation)
+        listed = held.keys if held is not None else ()
+        return await publish(tables, organisation, held, listed, highest + 1, now_ms=now_ms, bot_mxid=bot_mxid)
 
 
 async def held_manifest(store: Store, organisation: Organisation) -> Manifest | None:
     """The newest manifest that is kept, whether it will do or not. Raises StoreAway, and Problem as `ensure_manifest` does."""
     async with store.transaction() as tables:
-        held, _ = await _held(tables, organisation)
+        held, _ = await newest(tables, organisation)
     if held is not None:
-        _refuse_revoked(held, organisation)
+        refuse_revoked(held, organisation)
     return held
+
+
+async def publish(
+    tables: Transaction,
+    organisation: Organisation,
+    held: Manifest | None,
+    listed: Sequence[ListedKey],
+    version: int,
+    *,
+    now_ms: int,
+    bot_mxid: str,
+) -> Manifest:
+    """The next manifest, with these keys and those that sign now: signed, kept, logged and queued when the transaction ends."""
+    checked = _signed(organisation, held, listed, version, Instant.of_ms(now_ms))
+    manifest = checked.statement.predicate
+    assert isinstance(manifest, Manifest), "that is what was signed"
+    await keep_own(tables, checked, org=organisation.name, file=None, seq=manifest.version, now_ms=now_ms)
+    post = post_of(checked)
+    content = json.dumps(post.content, sort_keys=True, separators=(",", ":")).encode()
+    await tables.mail.send(TRUST_ROOM, post.type, bot_mxid, content, now_ms)
+    log.info("key manifest signed", extra={"org": organisation.name, "version": manifest.version})
+    return manifest
 
 
 def own_keyring(organisation: Organisation, manifest: Manifest | None) -> Keyring:
@@ -79,9 +99,9 @@ def own_keyring(organisation: Organisation, manifest: Manifest | None) -> Keyrin
     return build_keyring([Member(organisation.pinned, manifest)])
 
 
-async def _held(tables: Transaction, organisation: Organisation) -> tuple[Manifest | None, int]:
+async def newest(tables: Transaction, organisation: Organisation) -> tuple[Manifest | None, int]:
     """The newest manifest that the organisation's root signed, and the highest version that any root of it ever signed."""
-    newest, highest = None, 0
+    found, highest = None, 0
     for row in await tables.ledger.manifests(organisation.name):
         highest = max(highest, row.seq or 0)
         try:
@@ -89,9 +109,9 @@ async def _held(tables: Transaction, organisation: Organisation) -> tuple[Manife
         except Rejected:
             continue  # by another root, before the key file was changed
         manifest = checked.statement.predicate
-        if isinstance(manifest, Manifest) and (newest is None or manifest.version > newest.version):
-            newest = manifest
-    return newest, max(highest, newest.version if newest is not None else 0)
+        if isinstance(manifest, Manifest) and (found is None or manifest.version > found.version):
+            found = manifest
+    return found, max(highest, found.version if found is not None else 0)
 
 
 def _will_do(manifest: Manifest, organisation: Organisation, now: Instant) -> bool:
@@ -100,13 +120,13 @@ def _will_do(manifest: Manifest, organisation: Organisation, now: Instant) -> bo
     return needed <= listed and manifest.expires > now + RENEW_SECONDS
 
 
-def _signed(organisation: Organisation, held: Manifest | None, version: int, now: Instant) -> Checked:
+def _signed(
+    organisation: Organisation, held: Manifest | None, listed: Sequence[ListedKey], version: int, now: Instant
+) -> Checked:
     """The next manifest. Keys that were listed stay listed: what they signed still has to be told from forgeries."""
-    listed = {key.key: key for key in held.keys} if held is not None else {}
-    if held is not None:
-        _refuse_revoked(held, organisation)
+    keys = {key.key: _retired(key, organisation, now) for key in listed}
     for used in _used_keys(organisation, now):
-        listed.setdefault(used.key, used)
+        keys.setdefault(used.key, used)
     manifest = Manifest(
         org=organisation.name,
         version=version,
@@ -114,7 +134,7 @@ def _signed(organisation: Organisation, held: Manifest | None, version: int, now
         expires=Instant(now + VALID_SECONDS),
         roots=(RootKey(key=organisation.root.public.hex(), scheme="ed25519"),),
         threshold=1,
-        keys=tuple(listed.values()),
+        keys=tuple(keys.values()),
         log=Log(origin=organisation.log_origin),
         delegations=held.delegations if held is not None else (),
     )
@@ -132,7 +152,15 @@ def _used_keys(organisation: Organisation, now: Instant) -> tuple[ListedKey, Lis
     )
 
 
-def _refuse_revoked(held: Manifest, organisation: Organisation) -> None:
+def _retired(key: ListedKey, organisation: Organisation, now: Instant) -> ListedKey:
+    """A log has one key at a time: with another one a new log begins, and heads by the old one are no word of it."""
+    if LOG not in key.roles or key.key == organisation.log.public.hex() or key.revoked is not None:
+        return key
+    end = Revoked(at=now, reason="replaced by another log key", compromised_since=None)
+    return msgspec.structs.replace(key, revoked=end)
+
+
+def refuse_revoked(held: Manifest, organisation: Organisation) -> None:
     """Raises Problem (CONFIGURATION) when a key that is to sign was revoked."""
     revoked = {key.key for key in held.keys if key.revoked is not None}
     for name, key in (("mirror", organisation.mirror), ("log", organisation.log)):

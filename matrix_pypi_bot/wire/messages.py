@@ -176,6 +176,39 @@ class OverrideDone(msgspec.Struct, frozen=True, kw_only=True):
     decisions: dict[str, FileDecision]
 
 
+class KeyRevocation(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /internal/v1/keys/revocations` (operator token): the end of a key of the organisation, by its public key or its id.
+
+    `compromised_since` e.g. `2026-11-22T13:00:00Z`; None: a routine end, what was received before now stays good.
+    """
+
+    key: str
+    reason: str
+    compromised_since: str | None = None
+
+
+class KeyTold(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as the manifest lists it; the last three are None while it is not revoked."""
+
+    keyid: str
+    key: str
+    roles: tuple[str, ...]
+    added: str
+    revoked: str | None
+    reason: str | None
+    compromised_since: str | None
+
+
+class KeysTold(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /internal/v1/keys`, and the answer to a `KeyRevocation`: the newest manifest of the organisation; `roots` in hex."""
+
+    org: str
+    version: int
+    expires: str
+    roots: tuple[str, ...]
+    keys: tuple[KeyTold, ...]
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that `decide()` was told, for people: `kind` e.g. `upstream`, `ledger`, `first-seen`, `attestation`, `override`."""
 

@@ -21,10 +21,12 @@ from yarl import URL
 from matrix_pypi_bot.adapters.database.engine import open_store
 from matrix_pypi_bot.api import Api, Services, Tokens, listen
 from matrix_pypi_bot.ports import Away, StoreAway, Wrong
-from matrix_pypi_bot.wire.messages import API, Override, Stored, encode
+from matrix_pypi_bot.services.keys import ensure_manifest
+from matrix_pypi_bot.wire.messages import API, KeyRevocation, Override, Stored, encode
 from matrix_pypi_bot.wire.problems import Problem
 from tests.support.bot_world import ManualClock, ScriptedIndex, World, report
 from tests.support.dists import wheel
+from tests.unit.bot.test_revoke import BOT, MIRROR, NEW_MIRROR, ORGA, ROTATED, desk_of
 
 DESCRIPTION = YAML(typ="safe").load((Path(__file__).parents[2] / "docs/protocol/internal-api.yaml").read_text())
 ONE, TWO = wheel("mxa", "1.0"), wheel("mxa", "2.0")
@@ -241,6 +243,24 @@ async def test_wrong_bytes_are_noted(client: Client, world: World) -> None:
     assert (await client.post("/observed", json.dumps(seen).encode())).status == 202
 
 
+async def test_operators_end_keys_and_frontends_only_see_them(client: Client, world: World) -> None:
+    assert (await client.get("/keys")).status == 404
+    for organisation in (ORGA, ROTATED):
+        await ensure_manifest(world.store, world.clock, organisation, bot_mxid=BOT)
+    assert (await client.get("/keys")).json["version"] == 2
+    body = encode(KeyRevocation(key=MIRROR.keyid, reason="stolen", compromised_since="2025-12-31T23:00:00Z"))
+    assert (await client.post("/keys/revocations", body)).status == 401
+    assert (await client.get("/keys")).json["version"] == 2
+    done = await client.post("/keys/revocations", body, token=TOKENS.operator)
+    assert (done.status, done.json) == (200, (await client.get("/keys")).json)
+    assert [(key["key"], key["revoked"]) for key in done.json["keys"] if "mirror" in key["roles"]] == [
+        (MIRROR.public.hex(), "2026-01-01T00:00:00Z"),
+        (NEW_MIRROR.public.hex(), None),
+    ]
+    assert (await client.post("/keys/revocations", body, token=TOKENS.operator)).status == 400
+    assert (await client.post("/keys/revocations", b'{"key": 5}', token=TOKENS.operator)).status == 400
+
+
 async def test_operators_decide_and_frontends_do_not(client: Client, world: World) -> None:
     await client.get("/projects/mxa")
     order = encode(Override(action="quarantine", target=ONE.filename, reason="malware"))
@@ -427,6 +447,7 @@ def services_of(world: World) -> Services:
         attester=world.attester,
         overrides=world.overrides,
         explainer=world.explainer,
+        keys=desk_of(world),
         projects=world.projects,
         store=world.store,
         clock=world.clock,

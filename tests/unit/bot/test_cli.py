@@ -220,6 +220,25 @@ def test_keys_are_made_once_and_shown_without_their_secret(bot_config: Path) -> 
     assert "root public key  ed25519:" in shown.output
 
 
+@pytest.mark.parametrize("which", ["mirror", "log"])
+def test_a_key_is_replaced_and_the_old_one_is_kept_under_its_id(bot_config: Path, which: str) -> None:
+    run("keys", "new-org", "-c", bot_config)
+    secrets = bot_config.parent / "secrets"
+    before = {file.name: file.read_text() for file in secrets.iterdir()}
+    done = run("keys", "rotate", which, "-c", bot_config)
+    after = {file.name: file.read_text() for file in secrets.iterdir()}
+    (kept,) = after.keys() - before.keys()
+    assert (done.exit_code, after.pop(kept), kept.startswith(f"{which}_key.")) == (0, before[f"{which}_key"], True)
+    assert {name for name in before if after[name] != before[name]} == {f"{which}_key"}
+    assert stat.S_IMODE((secrets / f"{which}_key").stat().st_mode) == 0o600
+    assert f"keys revoke {kept.removeprefix(f'{which}_key.')}" in done.output
+    assert not {seed.strip() for seed in (*before.values(), *after.values())} & set(done.output.split())
+
+
+def test_a_root_key_is_not_replaced_like_that(bot_config: Path) -> None:
+    assert run("keys", "rotate", "root", "-c", bot_config).exit_code == 2
+
+
 def test_a_configuration_is_right_when_all_its_secrets_are_there(bot_config: Path) -> None:
     before = run("check-config", "-c", bot_config)
     run("keys", "new-org", "-c", bot_config)
