@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Final, Literal
 
+from index_frontend.dag.blocks import LEAF_BYTES
 from index_frontend.storage.api import BackendProblem, NotFound, StorageBackend, Unavailable, WrongContent
 from matrix_pypi_bot.wire.cids import Cid
 
@@ -25,7 +27,9 @@ LONGEST_PAUSE_SECONDS: Final = 60.0
 FIRST_BLAME_SECONDS: Final = 60.0
 LONGEST_BLAME_SECONDS: Final = 3_600.0
 _NEW: Final = 0.3  # how much the last block counts in what a block takes
-_SLOWER: Final = 2.0  # than it is used to: it has too much to do at once
+_SLOWER: Final = 2.0  # than the best: it has enough to do at once
+_TOO_SLOW: Final = 6.0  # too much
+_FORGOTTEN: Final = 1.002  # the best is not the best for ever
 
 Kind = Literal["peer", "kubo"]
 """What answers call it, in `X-Matrix-PyPI-Source`."""
@@ -42,6 +46,7 @@ class Neighbour:
         self.block_seconds = 0.0
         self._backend = backend
         self._clock = clock
+        self._best_seconds = math.inf
         self._failures = 0
         self._wrongs = 0
         self._until = float("-inf")
@@ -72,21 +77,23 @@ class Neighbour:
         self.in_flight -= 1
 
     async def _get(self, cid: Cid) -> bytes:
-        with self._asking():
+        with self._judging():
+            begun = self._clock()
             try:
                 async with asyncio.timeout(ATTEMPT_SECONDS):
-                    return await self._backend.get_block(cid)
+                    data = await self._backend.get_block(cid)
+            except asyncio.CancelledError:  # others were quicker, or nobody waits for it any more
+                self.block_seconds = max(self.block_seconds, self._clock() - begun)
+                raise
             except TimeoutError as error:
                 raise Unavailable(f"does not send a block in {ATTEMPT_SECONDS:g} s", backend=self.name) from error
+        self._deliver(self._clock() - begun, len(data))
+        return data
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
-        begun = self._clock()
+    def _judging(self) -> Iterator[None]:
         try:
             yield
-        except asyncio.CancelledError:  # others were quicker, or nobody waits for it any more
-            self.block_seconds = max(self.block_seconds, self._clock() - begun)
-            raise
         except NotFound:
             self._failures = 0
             raise
@@ -96,17 +103,19 @@ class Neighbour:
         except BackendProblem as problem:
             self._fail(problem)
             raise
-        else:
-            self._deliver(self._clock() - begun)
 
-    def _deliver(self, seconds: float) -> None:
+    def _deliver(self, seconds: float, size: int) -> None:
+        """More at once does not make blocks come faster when each of them takes a multiple of what one takes alone."""
         self._failures = 0
         known = self.block_seconds or seconds
-        if seconds > _SLOWER * known:
-            self.limit = max(1.0, self.limit * 0.7)
-        else:
-            self.limit = min(MAX_LIMIT, self.limit + 1 / self.limit)
         self.block_seconds = known + _NEW * (seconds - known)
+        if size < LEAF_BYTES:
+            return  # says little about leaves
+        self._best_seconds = min(self._best_seconds * _FORGOTTEN, seconds)
+        if seconds > _TOO_SLOW * self._best_seconds:
+            self.limit = max(1.0, self.limit * 0.7)
+        elif seconds <= _SLOWER * self._best_seconds:
+            self.limit = min(MAX_LIMIT, self.limit + 1 / self.limit)
 
     def _fail(self, problem: BackendProblem) -> None:
         self._failures += 1
