@@ -117,13 +117,22 @@ class Bot:
 
 @contextlib.asynccontextmanager
 async def running_bot(
-    settings: MatrixSettings, database: Path | str, *existing: str, failing: Callable[[], None] = lambda: None
+    settings: MatrixSettings,
+    database: Path | str,
+    *existing: str,
+    failing: Callable[[], None] = lambda: None,
+    mail_may_leave: Callable[[Sequence[JsonObject]], bool] = lambda trust_room: True,
 ) -> AsyncIterator[Bot]:
-    """A bot that knows its own key and that of `PEER`. `failing()` is called at the beginning of every transaction."""
+    """A bot that knows its own key and that of `PEER`. `failing()` is called at the beginning of every transaction,
+    `mail_may_leave()` with the state of the trust room.
+    """
     names = set(existing)
 
     async def project_exists(name: ProjectName) -> bool:
         return name in names
+
+    async def look(trust_room: Sequence[JsonObject]) -> bool:
+        return mail_may_leave(trust_room)
 
     async with open_store(database if isinstance(database, str) else f"sqlite:{database}") as opened:
         store = FailingStore(opened, failing)
@@ -134,7 +143,7 @@ async def running_bot(
             keys=lambda: {**HOME.keys, **PEER.keys},
             own_keyids=lambda: frozenset({HOME.keyid}),
             project_exists=project_exists,
-            on_trust_room=_mail_may_leave,
+            on_trust_room=look,
         )
         await side.start()
         try:
@@ -144,11 +153,6 @@ async def running_bot(
                 running.cancel()
         finally:
             await side.stop()
-
-
-async def _mail_may_leave(trust_room: Sequence[JsonObject]) -> bool:
-    """What is in the outbox is as new as what stands in the trust room."""
-    return True
 
 
 class FailingStore:
@@ -329,6 +333,43 @@ async def test_a_room_that_nobody_is_left_in_is_replaced_by_a_new_one_under_its_
         new = await bot.room(project)
         assert new != old
         assert await elsewhere(alice.resolve, f"#pypi_{project}:{synapse.name}") == new
+
+
+async def test_no_mail_leaves_before_the_trust_room_was_looked_at(
+    synapse: Synapse, tmp_path: Path, project: str
+) -> None:
+    looked: list[set[str]] = []
+
+    def not_yet(trust_room: Sequence[JsonObject]) -> bool:
+        looked.append({str(event["type"]) for event in trust_room})
+        return False
+
+    (name,) = wheels(project, 1)
+    async with running_bot(synapse.settings(), tmp_path / "bot.db", mail_may_leave=not_yet) as bot:
+        await bot.queue(project, PEER.post(name))
+        await bot.until_ready()
+        await bot.until_read()
+        assert await bot.side.room_id(f"project:{project}") is None
+        async with bot.store.transaction() as t:
+            assert (await t.mail.backlog()).queued >= 1
+    assert all("m.room.create" in types for types in looked)
+    assert looked
+    async with running_bot(synapse.settings(), tmp_path / "bot.db") as bot:
+        await bot.until_kept(project, {name})
+
+
+async def test_a_trust_room_that_the_bot_is_no_longer_in_is_regained(synapse: Synapse, tmp_path: Path) -> None:
+    async with running_bot(synapse.settings(), tmp_path / "bot.db") as bot:
+        await bot.until_ready()
+        room = await bot.side.room_id("trust")
+        assert room is not None
+    await elsewhere(synapse.bot._call, "POST", f"/rooms/{quote(room, safe='')}/leave", {})
+    async with running_bot(synapse.settings(), tmp_path / "bot.db") as bot:
+        await bot.until_ready()
+        again = await bot.side.room_id("trust")
+        assert again is not None
+        state = await elsewhere(synapse.bot.state, again)
+        assert "m.room.create" in {event["type"] for event in state}
 
 
 async def test_replayed_transactions_and_transaction_ids_that_start_again_lose_and_repeat_nothing(

@@ -13,7 +13,7 @@ from matrix_pypi_bot.adapters.matrix.transaction import storable
 from matrix_pypi_bot.core.signers import Keyid, Keys
 from matrix_pypi_bot.ports import SPACE_ROOM, TRUST_ROOM, Clock, Store
 from matrix_pypi_bot.services.alias_queries import AliasQueries
-from matrix_pypi_bot.services.homeserver import JsonObject
+from matrix_pypi_bot.services.homeserver import HomeserverRefused, JsonObject
 from matrix_pypi_bot.services.ingest import Ingest
 from matrix_pypi_bot.services.invitations import Invitations
 from matrix_pypi_bot.services.link import HEARTBEAT_SECONDS, Link
@@ -183,10 +183,18 @@ class MatrixSide:
         self._reconciler.request()
         for key in (TRUST_ROOM, SPACE_ROOM):
             await self._rooms.ensure(key)
-        trust_room = await self._rooms.ensure(TRUST_ROOM)
-        if await self._on_trust_room(await self._homeserver.state(trust_room.room_id)):
+        if await self._on_trust_room(await self._trust_room_state()):
             self._mail_may_leave.set()
         self._postman.poke()  # new rooms are listed by mail
+
+    async def _trust_room_state(self) -> Sequence[JsonObject]:
+        row = await self._rooms.ensure(TRUST_ROOM)
+        try:
+            return await self._homeserver.state(row.room_id)
+        except HomeserverRefused as refusal:
+            if not refusal.no_access:
+                raise
+            return await self._homeserver.state((await self._rooms.regain(TRUST_ROOM)).room_id)
 
     async def _send_mail(self) -> None:
         """What waits in the outbox of an old copy of the database would take the place of what was said since."""
