@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext, suppress
+from types import MappingProxyType
 from typing import Final
 
 from index_frontend.config import EMBEDDED, Settings
 from index_frontend.handlers.operations import Metrics
+from index_frontend.ports import StorageProblem
 from index_frontend.storage.api import BackendProblem, Capability, Health, Usage
 from index_frontend.storage.filestore import FileStore
 from index_frontend.storage.registry import make_backends
@@ -27,12 +29,17 @@ _UP: Final = {"ok": 1.0, "degraded": 0.5, "down": 0.0}
 
 
 class Holdings:
-    """Tells `metrics` of each backend."""
+    """Tells `metrics` of each backend; `left_to_copy`: how many files are not copied there yet."""
 
     def __init__(
-        self, backends: Mapping[str, Verified], metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self,
+        backends: Mapping[str, Verified],
+        metrics: Metrics,
+        left_to_copy: Mapping[str, Callable[[], Awaitable[int]]] = MappingProxyType({}),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backends = backends
+        self._left_to_copy = left_to_copy
         self._metrics = metrics
         self._clock = clock
         self._looking = asyncio.Lock()
@@ -49,7 +56,11 @@ class Holdings:
     async def _one(self, name: str, backend: Verified) -> None:
         health = await backend.health()
         usage = None if health.state == "down" else await _usage(backend)
-        self._metrics.holds(name, figures(health, usage))
+        told = figures(health, usage)
+        if name in self._left_to_copy:
+            with suppress(StorageProblem):
+                told["uncopied_files"] = await self._left_to_copy[name]()
+        self._metrics.holds(name, told)
 
 
 def figures(health: Health, usage: Usage | None) -> dict[str, float]:
@@ -73,14 +84,12 @@ async def enter_backends(life: Lifecycle, settings: Settings) -> dict[str, Verif
     return backends
 
 
-async def enter_holdings(
-    life: Lifecycle, settings: Settings, store: FileStore, backends: Mapping[str, Verified], metrics: Metrics
-) -> Holdings:
-    """Of the embedded store and of `backends`."""
+async def enter_embedded(life: Lifecycle, settings: Settings, store: FileStore) -> Verified:
+    """The store itself as a backend."""
     opening = StoreBackend(EMBEDDED, lambda: nullcontext(store), limit_bytes=settings.storage.max_bytes)
     embedded = Verified(opening)
     await _enter(life, EMBEDDED, embedded)
-    return Holdings({EMBEDDED: embedded, **backends}, metrics)
+    return embedded
 
 
 async def _enter(life: Lifecycle, name: str, backend: Verified) -> None:

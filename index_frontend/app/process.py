@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
-from index_frontend.app.holdings import enter_backends, enter_holdings
+from index_frontend.app.holdings import Holdings, enter_backends, enter_embedded
 from index_frontend.app.neighbours import enter_blocks
 from index_frontend.app.readiness import Readiness
 from index_frontend.app.serving import GRACE_SECONDS, listening
 from index_frontend.blocks import Blocks
-from index_frontend.config import Settings
-from index_frontend.fill import Fills, PeerFiles, Race, Reporter, WheelMetadata
+from index_frontend.config import EMBEDDED, Settings
+from index_frontend.fill import Copier, Fills, PeerFiles, Race, Reporter, WheelMetadata
 from index_frontend.handlers import Dispatcher
 from index_frontend.handlers.files import FileHandler
 from index_frontend.handlers.index import PageHandler
@@ -22,13 +24,16 @@ from index_frontend.handlers.root import RootHandler
 from index_frontend.oracle import BotOracle, HttpBot, PublicPages
 from index_frontend.ports import Source
 from index_frontend.shelf import Shelf
+from index_frontend.storage.api import Capability
 from index_frontend.storage.filestore import FileStore, Limits, open_filestore
 from index_frontend.storage.filestore.scrub import Scrub, nobody
+from index_frontend.storage.registry import COPIES
 from index_frontend.upstream import UpstreamSource
 from matrix_pypi_bot import __version__
 from matrix_pypi_bot.process.lifecycle import Lifecycle
 from matrix_pypi_bot.process.outbound import Outbound
 from matrix_pypi_bot.process.secret_files import read_secret
+from matrix_pypi_bot.wire.messages import Change
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +43,16 @@ TOKEN_HINT: Final = "it is the bot's api.token_file; the bot makes it when it st
 async def serve(settings: Settings, *, shares_port: bool = False) -> None:
     """Serve until cancelled. Raises Problem when a part cannot begin, whatever a background task raised when one ends."""
     async with Lifecycle() as life:
-        oracle = await _enter_oracle(life, settings)
+        copiers: list[Copier] = []
+        oracle = await _enter_oracle(life, settings, copiers)
         kept = settings.storage
         limits = Limits(kept.max_bytes, kept.min_free_bytes, kept.min_free_inodes)
         store = await life.enter("store", open_filestore(kept.folder, limits=limits))
         reporter = Reporter(store, oracle)
-        backends = await enter_backends(life, settings)
+        embedded, backends = await enter_embedded(life, settings, store), await enter_backends(life, settings)
+        for name, backend in backends.items():
+            if Capability.PUT in backend.capabilities and settings.backends[name].get(COPIES, True):
+                copiers.append(Copier(store, embedded, backend, oracle))
         blocks = await enter_blocks(life, settings, backends, oracle.report_observed)
         fills = _fills(life, settings, store, oracle, reporter, blocks)
         # Half of the bound is for documents as the bot sent them, half for what was made of them.
@@ -54,7 +63,8 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         public = PublicPages(bot_pages.base_url, socket_path=bot_pages.socket_path)
         life.on_stop("public pages", public.close)
         metrics = Metrics()
-        holdings = await enter_holdings(life, settings, store, backends, metrics)
+        left = {copier.backend: partial(store.left_to_copy, copier.backend) for copier in copiers}
+        holdings = Holdings({EMBEDDED: embedded, **backends}, metrics, left)
         readiness = Readiness(oracle.pulse, store)
         dispatcher = Dispatcher(
             pages=PageHandler(oracle, shelf),
@@ -75,6 +85,8 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         )
         life.task("change stream", oracle.follow())
         life.task("reports", reporter.run())
+        for copier in copiers:
+            life.task(f"copies in {copier.backend}", copier.run())
         repair = nobody if blocks is None else blocks.repair
         life.task("scrub", Scrub(store, bytes_per_second=kept.scrub_bytes_per_second, repair=repair).run())
         address = settings.listen
@@ -84,7 +96,11 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         await life.forever()
 
 
-async def _enter_oracle(life: Lifecycle, settings: Settings) -> BotOracle:
+async def _enter_oracle(life: Lifecycle, settings: Settings, copiers: Sequence[Copier]) -> BotOracle:
+    def on_change(change: Change) -> None:
+        for copier in copiers:
+            copier.hear(change)
+
     url = settings.oracle.url
     link = HttpBot(url.base_url, read_secret(settings.oracle.token_file, hint=TOKEN_HINT), socket_path=url.socket_path)
     life.on_stop("bot link", link.close)
@@ -93,6 +109,7 @@ async def _enter_oracle(life: Lifecycle, settings: Settings) -> BotOracle:
         max_stale_seconds=settings.oracle.max_stale_seconds,
         serve_when_down=settings.oracle.on_oracle_down == "serve",
         memory_bytes=settings.storage.memory_bytes // 2,
+        on_change=on_change,
     )
     life.on_stop("oracle", oracle.close)
     return oracle

@@ -1,5 +1,6 @@
 """Filling the store: one fetch an object over all clients and worker processes, let out as far as it may be while it comes in."""
 
+from index_frontend.fill.copier import Copier
 from index_frontend.fill.fills import Asker, Fills
 from index_frontend.fill.flight import Flight
 from index_frontend.fill.peer_files import PeerFiles
@@ -12,6 +13,7 @@ from index_frontend.fill.wheel_metadata import WheelMetadata
 __all__ = [
     "SMALL_BYTES",
     "Asker",
+    "Copier",
     "Fills",
     "Flight",
     "PeerFiles",

@@ -23,6 +23,7 @@ _STORAGE: Final = {
     "bytes": "What the backend holds",
     "files": "How many files it holds, where it counts them",
     "pinned_files": "How many of them are pinned, where it counts them",
+    "uncopied_files": "How many files that clients were given are not copied there yet, where copies are kept",
     "limit_bytes": "How much it may hold, where it has a limit of its own",
 }
 STORAGE_FIGURES: Final = frozenset(_STORAGE)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from index_frontend.oracle.link import BotAway, BotLink
 from index_frontend.oracle.memory import Memory
@@ -19,10 +22,18 @@ LONGEST_PAUSE_SECONDS: Final = 2.0
 
 
 async def follow(
-    link: BotLink, memory: Memory, pulse: Pulse, *, first_pause_seconds: float = FIRST_PAUSE_SECONDS
+    link: BotLink,
+    memory: Memory,
+    pulse: Pulse,
+    on_change: Callable[[Change], None] = lambda change: None,
+    *,
+    first_pause_seconds: float = FIRST_PAUSE_SECONDS,
 ) -> None:
-    """Tell `memory` of every change and `pulse` of every sign of life, until cancelled."""
-    listener = _Listener(memory, pulse)
+    """Tell `memory` and `on_change` of every change and `pulse` of every sign of life, until cancelled.
+
+    `on_change` gets the line that begins a new stream with `reset` set: of what was before nobody told.
+    """
+    listener = _Listener(memory, pulse, on_change)
     pause = first_pause_seconds
     while True:
         try:
@@ -44,8 +55,9 @@ async def follow(
 class _Listener:
     """Where we are in the stream. `after` is None when the next line begins a new one."""
 
-    def __init__(self, memory: Memory, pulse: Pulse) -> None:
+    def __init__(self, memory: Memory, pulse: Pulse, on_change: Callable[[Change], None]) -> None:
         self.after: int | None = None
+        self._on_change = on_change
         self._memory = memory
         self._pulse = pulse
 
@@ -56,4 +68,5 @@ class _Listener:
             log.info("change stream speaks", extra={"seq": change.seq, "after": self.after})
         self._pulse.beat()
         self._memory.hear(change)
+        self._on_change(change if self.after is not None else msgspec.structs.replace(change, reset=True))
         self.after = None if change.reset else change.seq

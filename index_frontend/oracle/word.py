@@ -17,7 +17,7 @@ from index_frontend.oracle.pulse import Pulse
 from index_frontend.oracle.questions import Patience, Questions
 from index_frontend.oracle.stream import follow
 from index_frontend.ports import Page, ProjectNames
-from matrix_pypi_bot.wire.messages import Decision, Observed, Stored
+from matrix_pypi_bot.wire.messages import Change, Decision, Observed, Stored
 from matrix_pypi_bot.wire.names import FileName, FilePath, ProjectName, parse_file_path
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
@@ -29,7 +29,10 @@ _ASKS: Final = 2  # an answer that a change overtook is asked for once more, not
 
 
 class BotOracle:
-    """The bot's word. `follow()` must run beside it: without the change stream every question goes to the bot."""
+    """The bot's word. `follow()` must run beside it: without the change stream every question goes to the bot.
+
+    `on_change` is told of every line of that stream; of one that begins a new stream with `reset` set.
+    """
 
     def __init__(
         self,
@@ -40,9 +43,11 @@ class BotOracle:
         memory_bytes: int = 32 << 20,
         patience: Patience | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[Change], None] = lambda change: None,
     ) -> None:
         self._link = link
         self._clock = clock
+        self._on_change = on_change
         self._memory = Memory(memory_bytes)
         self._pulse = Pulse(clock, max_stale_seconds, serve_when_down=serve_when_down)
         self._questions = Questions(link, self._memory, self._pulse, patience or Patience(), clock)
@@ -55,7 +60,7 @@ class BotOracle:
 
     async def follow(self) -> None:
         """Read the change stream until cancelled."""
-        await follow(self._link, self._memory, self._pulse)
+        await follow(self._link, self._memory, self._pulse, self._on_change)
 
     async def close(self) -> None:
         """End every question under way."""

@@ -16,6 +16,8 @@ from index_frontend.storage.verified import Verified
 from matrix_pypi_bot.wire.problems import clean_line
 
 TYPE: Final = "type"
+COPIES: Final = "copies"
+"""Whether what clients were given is copied there; the keys that are ours, not a plug-in's."""
 
 S = TypeVar("S")
 
@@ -36,7 +38,7 @@ def make_backend(name: str, section: Mapping[str, Any], plugins: Iterable[EntryP
         raise Misconfigured("the key type is missing: it says what is kept there", backend=name, key=TYPE, hint=hint)
     factory = _factory(name, kind, plugins)
     try:
-        backend = factory(name, {key: value for key, value in section.items() if key != TYPE})
+        backend = factory(name, {key: value for key, value in section.items() if key not in (TYPE, COPIES)})
     except Misconfigured:
         raise
     except Exception as error:
@@ -45,6 +47,8 @@ def make_backend(name: str, section: Mapping[str, Any], plugins: Iterable[EntryP
     if not isinstance(backend, StorageBackend):
         raise Misconfigured(f"the plug-in {kind} made something that is no storage backend", backend=name, key=TYPE)
     _refuse_version(name, kind, backend)
+    if not isinstance(section.get(COPIES, True), bool):
+        raise Misconfigured("copies is true or false", backend=name, key=COPIES)
     return Verified(backend)
 
 

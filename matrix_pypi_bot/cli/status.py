@@ -84,15 +84,13 @@ def _held(holdings: tuple[Holding, ...]) -> Table:
     from rich.text import Text
 
     colours = {"ok": "green", "degraded": "yellow"}
-    table = Table("  storage", "health", "files", "of all", "held", "limit", "pinned", box=None, padding=(0, 2, 0, 0))
-    whole = next((one.files for one in holdings if one.backend == "file"), None)
+    table = Table("  storage", "health", "files", "to copy", "held", "limit", "pinned", box=None, padding=(0, 2, 0, 0))
     for one in holdings:
-        share = "" if one.files is None or not whole else f"{min(1, one.files / whole):.0%}"
         table.add_row(
             f"  {one.backend}",
             Text(one.health, colours.get(one.health, "red")),
             _count(one.files),
-            share,
+            _count(one.uncopied_files),
             _size(one.bytes),
             _size(one.limit_bytes),
             _count(one.pinned_files),

@@ -44,6 +44,7 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int | None = None
     limit_bytes: int | None = None
     pinned_files: int | None = None
+    uncopied_files: int | None = None
 
 
 class OrgStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +137,11 @@ def _holdings(frontend: str) -> tuple[Holding, ...]:
 
 
 def _holding(name: str, values: dict[str, float]) -> Holding:
-    counts = {key: int(values[key]) for key in ("files", "bytes", "limit_bytes", "pinned_files") if key in values}
+    counts = {
+        key: int(values[key])
+        for key in ("files", "bytes", "limit_bytes", "pinned_files", "uncopied_files")
+        if key in values
+    }
     return Holding(backend=name, health=_UP.get(values.get("up", 0.0), "down"), **counts)
 
 

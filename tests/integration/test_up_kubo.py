@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from matrix_pypi_bot.wire.cids import CidBuilder
 from tests.support import components
+from tests.support.dists import wheel
 from tests.support.http_client import Reply, ask
 from tests.support.stack import START_SECONDS, Stack
 from tests.support.upstream import Upstream
@@ -25,11 +27,18 @@ BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def upstream() -> Iterator[Upstream]:
+    """The upstream of the stack."""
+    with Upstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stack(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with a node."""
     components.require("Kubo")
     home = tmp_path_factory.mktemp("up-kubo") / "home"
-    with Upstream() as upstream, Stack(home, "--storage", "kubo", "--upstream", upstream.url) as running:
+    with Stack(home, "--storage", "kubo", "--upstream", upstream.url) as running:
         yield running
 
 
@@ -68,6 +77,28 @@ def test_the_frontends_configuration_has_it_as_a_store_that_passes_every_trial(s
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, [outcome for outcome in outcomes if outcome["result"] == "failed"]) == (0, [])
     assert len(outcomes) > 10
+
+
+def holds(stack: Stack, cid: str) -> bool:
+    """Whether the node has the file pinned."""
+    return rpc(stack, f"pin/ls?arg={cid}&type=recursive").status == 200
+
+
+@pytest.mark.parametrize("payload_bytes", [1_000, 3 << 20])
+def test_what_a_client_was_given_is_in_the_node_by_itself_until_it_is_refused(
+    stack: Stack, upstream: Upstream, payload_bytes: int
+) -> None:
+    dist = wheel(f"mxnode{payload_bytes}", payload_bytes=payload_bytes)
+    upstream.publish(dist)
+    assert stack.file(dist).body == dist.content
+    builder = CidBuilder()
+    builder.update(dist.content)
+    cid = builder.finish()
+    wait_until(lambda: holds(stack, cid), f"the node holds {dist.filename}")
+    assert rpc(stack, f"cat?arg={cid}").body == dist.content
+    upstream.publish(wheel(dist.project, payload_bytes=payload_bytes, salt="another"))
+    stack.page_once(dist.project, lambda page: stack.file(dist).status == 403, "lists it as changed")
+    wait_until(lambda: not holds(stack, cid), f"the node does not hold {dist.filename} any more")
 
 
 def test_a_node_that_is_killed_is_started_again_with_what_it_held(stack: Stack) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from index_frontend.ports import StorageProblem
-from index_frontend.storage.filestore import rows
+from index_frontend.storage.filestore import copy_rows, rows
 from index_frontend.storage.filestore.index import Index
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Stored
@@ -69,3 +69,23 @@ class Notes:
     async def askers_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
         """From the index. Raises StorageBroken."""
         return await self._index.read(partial(rows.askers_of, sha256=sha256))
+
+    async def reported_after(self, number: int, limit: int) -> list[tuple[int, Stored]]:
+        """From the index. Raises StorageBroken."""
+        return await self._index.read(partial(copy_rows.reported_after, number=number, limit=limit))
+
+    async def reported_as(self, project: str, file: str) -> list[Stored]:
+        """From the index. Raises StorageBroken."""
+        return await self._index.read(partial(copy_rows.reported_as, project=project, file=file))
+
+    async def copied_until(self, backend: str) -> int:
+        """From the index. Raises StorageBroken."""
+        return await self._index.read(partial(copy_rows.copied_until, backend=backend))
+
+    async def note_copied(self, backend: str, number: int) -> None:
+        """In the index. Raises StorageBroken."""
+        await self._index.write(partial(copy_rows.note_copied, backend=backend, number=number))
+
+    async def left_to_copy(self, backend: str) -> int:
+        """From the index. Raises StorageBroken."""
+        return await self._index.read(partial(copy_rows.left_to_copy, backend=backend))

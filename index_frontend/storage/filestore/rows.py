@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from index_frontend.storage.filestore import block_rows
+from index_frontend.storage.filestore.copy_rows import COPIES
 from index_frontend.storage.filestore.graph import Graph
 from matrix_pypi_bot.wire.cids import Cid
 from matrix_pypi_bot.wire.digests import Sha256
@@ -17,7 +18,7 @@ from matrix_pypi_bot.wire.messages import Stored
 
 VERSION: Final = 2
 
-FILES: Final = """
+_FILES: Final = """
 CREATE TABLE files (
     id INTEGER PRIMARY KEY, sha256 TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, cid TEXT NOT NULL,
     modified_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL, used INTEGER NOT NULL
@@ -49,6 +50,9 @@ CREATE TABLE wanted (
 CREATE TABLE wrong (sha256 TEXT PRIMARY KEY, at_seconds REAL NOT NULL) WITHOUT ROWID;
 """
 
+FILES: Final = _FILES + COPIES
+"""What is found again when it is lost."""
+
 MIGRATIONS: Final = {1: "DROP TABLE files;" + FILES}
 """From each earlier version to this one. The files are looked at anew, what the bot was told is kept."""
 
@@ -70,6 +74,7 @@ def check(connection: sqlite3.Connection) -> None:
     connection.execute("SELECT id, sha256, size, cid, modified_ns, changed_ns, used FROM files LIMIT 1").fetchone()
     connection.execute("SELECT cid, file, offset, size FROM blocks LIMIT 1").fetchone()
     connection.execute("SELECT bytes, files FROM totals").fetchone()
+    connection.execute("SELECT backend, report FROM copied_until LIMIT 1").fetchone()
     connection.execute(f"SELECT id, {_STORED_COLUMNS}, reported FROM reports LIMIT 1").fetchone()  # noqa: S608 - a constant
     connection.execute("SELECT project, file, sha256 FROM wanted LIMIT 1").fetchone()
     connection.execute("SELECT sha256, at_seconds FROM wrong LIMIT 1").fetchone()

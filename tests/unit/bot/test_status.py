@@ -28,6 +28,8 @@ matrix_pypi_frontend_storage_files{backend="file"} 1200.0
 matrix_pypi_frontend_storage_files{backend="office"} 300.0
 # TYPE matrix_pypi_frontend_storage_limit_bytes gauge
 matrix_pypi_frontend_storage_limit_bytes{backend="office"} 2048.0
+# TYPE matrix_pypi_frontend_storage_uncopied_files gauge
+matrix_pypi_frontend_storage_uncopied_files{backend="office"} 900.0
 """
 FIGURES = {"log_leaves": 7, "rooms": 5, "unread": 0, "unreadable": 0, "queued": 3, "aside": 0}
 Answers = dict[str, tuple[int, bytes]]
@@ -78,7 +80,7 @@ def test_everything_is_told_for_programs(run: Callable[..., Result], tmp_path: P
         ("bot", True, True),
         ("frontend", True, True),
     ]
-    unknown = {"files": None, "bytes": None, "limit_bytes": None, "pinned_files": None}
+    unknown = {"files": None, "bytes": None, "limit_bytes": None, "pinned_files": None, "uncopied_files": None}
     assert org["holdings"] == [
         {**unknown, "backend": "file", "health": "ok", "files": 1200, "bytes": 1_500_000_000},
         {
@@ -88,6 +90,7 @@ def test_everything_is_told_for_programs(run: Callable[..., Result], tmp_path: P
             "bytes": 1024,
             "limit_bytes": 2048,
             "pinned_files": None,
+            "uncopied_files": 900,
         },
         {**unknown, "backend": "away", "health": "down"},
     ]
@@ -98,8 +101,8 @@ def test_everything_is_told_for_people(run: Callable[..., Result]) -> None:
     lines = [" ".join(line.split()) for line in run(WELL).stdout.splitlines()]
     assert "orga localhost:1 http://127.0.0.1:4/simple/" in lines
     assert f"bot ready process {os.getpid()} http://127.0.0.1:3" in lines
-    assert "file ok 1,200 100% 1.4 GiB" in lines
-    assert "office degraded 300 25% 1.0 KiB 2.0 KiB" in lines
+    assert "file ok 1,200 1.4 GiB" in lines
+    assert "office degraded 300 900 1.0 KiB 2.0 KiB" in lines
     assert "7 statements logged, 5 rooms; to send: 3, to read: 0" in lines
 
 

@@ -44,6 +44,11 @@ def told(metrics: Metrics) -> dict[tuple[str, str], float]:
     }
 
 
+async def seven() -> int:
+    """So many are not copied yet."""
+    return 7
+
+
 async def test_each_backend_is_told_as_far_as_it_is_known_and_not_asked_too_often() -> None:
     now = [0.0]
     counted = Counted()
@@ -54,7 +59,7 @@ async def test_each_backend_is_told_as_far_as_it_is_known_and_not_asked_too_ofte
             stack.push_async_callback(backend.close)
         backends["d"] = Verified(DictBackend())  # never opened
         metrics = Metrics()
-        holdings = Holdings(backends, metrics, clock=lambda: now[0])
+        holdings = Holdings(backends, metrics, {"b": seven}, clock=lambda: now[0])
         await holdings.look()
         await holdings.look()
         assert counted.looks == 1
@@ -68,6 +73,7 @@ async def test_each_backend_is_told_as_far_as_it_is_known_and_not_asked_too_ofte
             ("pinned_files", "a"): 0.0,
             ("limit_bytes", "a"): 10.0,
             ("up", "b"): 0.5,
+            ("uncopied_files", "b"): 7.0,
             ("up", "c"): 1.0,
             ("up", "d"): 0.0,
         }

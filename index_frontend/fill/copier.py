@@ -1,0 +1,234 @@
+"""Copies of what clients were given, in another backend: made as it comes, taken back when it is refused.
+
+One process at a time works for a backend. How far it is stands in the store's index, so a crash costs one copy made twice, which the
+backend takes for success. What cannot be copied for good (gone since, refused) is passed over; a backend that is away or full is
+asked again later, and nothing waits for it. While nobody can say how a file stands it is neither copied nor taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Final, Protocol
+
+from index_frontend.ports import Oracle, StorageFull, StorageProblem
+from index_frontend.storage.api import BackendProblem, Capability, ContentId, NotFound, WrongContent
+from index_frontend.storage.verified import Verified
+from matrix_pypi_bot.wire.cids import parse_cid
+from matrix_pypi_bot.wire.digests import Sha256, parse_sha256
+from matrix_pypi_bot.wire.messages import Change, Stored
+from matrix_pypi_bot.wire.names import FileName, ProjectName
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 2.0
+"""How often it is looked whether there is something to copy: other processes do not call."""
+
+TURN_SECONDS: Final = 10.0
+"""How often another process looks whether it is its turn: after the death of the one that copies."""
+
+FIRST_PAUSE_SECONDS: Final = 1.0
+LONGEST_PAUSE_SECONDS: Final = 60.0
+BATCH: Final = 100
+MAX_POSTPONED: Final = 1_000
+RECHECKED_APART_SECONDS: Final = 0.02
+"""Between two questions whether a copy of long ago may stay: at the start and after a gap in the change stream, all are asked."""
+
+
+class Turn(Protocol):
+    """The right to work; others may when it is released."""
+
+    def release(self) -> None: ...
+
+
+class CopyNotes(Protocol):
+    """What a store knows of its copies elsewhere. Every call may raise StorageBroken."""
+
+    def turn(self, work: str) -> Turn | None:
+        """None while another process has it."""
+        ...
+
+    async def reported_after(self, number: int, limit: int) -> list[tuple[int, Stored]]:
+        """(number, report) of what clients were given, in order."""
+        ...
+
+    async def reported_as(self, project: str, file: str) -> list[Stored]:
+        """Every report of a file, also of other bytes under its name."""
+        ...
+
+    async def copied_until(self, backend: str) -> int:
+        """The number of the last report that is dealt with, 0 at the beginning."""
+        ...
+
+    async def note_copied(self, backend: str, number: int) -> None:
+        """Everything up to this report is dealt with."""
+        ...
+
+    async def askers_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
+        """See `ports.BlockStore`."""
+        ...
+
+
+class Copier:
+    """Works for one backend. Make it in a running loop and have `run` run."""
+
+    def __init__(self, notes: CopyNotes, source: Verified, target: Verified, oracle: Oracle) -> None:
+        self.backend = target.name
+        self._notes = notes
+        self._source = source
+        self._target = target
+        self._oracle = oracle
+        self._withdrawn: dict[tuple[str, str], None] = {}
+        self._recheck_after = 0  # reports from here to what is copied are asked about again
+        self._postponed: list[Stored] = []  # how they stand nobody could say
+        self._again_at = 0.0
+        self._news = asyncio.Event()
+        self._complained = False
+
+    def hear(self, change: Change) -> None:
+        """A line of the bot's change stream; after `reset` there may have been changes of which nobody told."""
+        if change.reset:
+            self._recheck_after = 0
+        elif change.project is not None and change.withdrawn:
+            self._withdrawn.update(dict.fromkeys((change.project, file) for file in change.withdrawn))
+        else:
+            return
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            turn = None
+            with suppress(StorageProblem):
+                turn = self._notes.turn(f"copies-{self.backend}")
+            if turn is None:
+                await asyncio.sleep(TURN_SECONDS)
+                continue
+            try:
+                await self._copy_on()
+            finally:
+                turn.release()
+
+    async def _copy_on(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            self._news.clear()
+            try:
+                busy = await self._take_back() | await self._recheck() | await self._copy()
+            except Problem as problem:  # of the backend, the store or the bot: all come back
+                self._complain(problem)
+                await asyncio.sleep(pause)
+                pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
+                continue
+            pause, self._complained = FIRST_PAUSE_SECONDS, False
+            if not busy:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_SECONDS):
+                        await self._news.wait()
+
+    # Making copies -----------------------------------------------------------------------------------------------------
+
+    async def _copy(self) -> bool:
+        """The next reports, in order. Raises Problem when one must wait."""
+        name = self.backend
+        batch = await self._notes.reported_after(await self._notes.copied_until(name), BATCH)
+        for number, report in batch:
+            await self._copy_or_postpone(report)
+            await self._notes.note_copied(name, number)
+        now = asyncio.get_running_loop().time()
+        if now >= self._again_at:
+            self._again_at = now + LONGEST_PAUSE_SECONDS
+            for report in list(self._postponed):
+                await self._copy_or_postpone(report)
+                self._postponed.remove(report)  # the older one, if it was put off again
+        return bool(batch)
+
+    async def _copy_or_postpone(self, report: Stored) -> None:
+        may = await self._may_stay(report)
+        if may:
+            await self._copy_one(report)
+        elif may is None and len(self._postponed) < MAX_POSTPONED:
+            self._postponed.append(report)
+
+    async def _copy_one(self, report: Stored) -> None:
+        content = _content(report)
+        if await self._target.stat(content) is not None:
+            return
+        try:
+            async with self._source.read(content) as chunks:
+                await self._target.put(content, chunks)
+        except (NotFound, WrongContent) as problem:  # evicted, or rotten: it comes again when a client asks for it
+            log.warning("file is not copied", extra={"file": report.file, "cause": problem.detail})
+            return
+        log.info("file copied", extra={"file": report.file, "backend": self.backend, "cid": content.cid})
+
+    # Taking them back --------------------------------------------------------------------------------------------------
+
+    async def _take_back(self) -> bool:
+        names = list(self._withdrawn)
+        for project, file in names:
+            for report in await self._notes.reported_as(project, file):
+                await self._take_one_back(report)
+            self._withdrawn.pop((project, file), None)
+        return bool(names)
+
+    async def _recheck(self) -> bool:
+        """Copies of long ago, some of them: whatever was refused while nobody listened."""
+        until = await self._notes.copied_until(self.backend)
+        if self._recheck_after >= until:
+            return False
+        for number, report in await self._notes.reported_after(self._recheck_after, BATCH):
+            if number > until:
+                break
+            await self._take_one_back(report)
+            self._recheck_after = number
+            await asyncio.sleep(RECHECKED_APART_SECONDS)
+        else:
+            return True
+        self._recheck_after = until
+        return True
+
+    async def _take_one_back(self, report: Stored) -> None:
+        """Unless it may stay, under this name or another."""
+        content = _content(report)
+        if Capability.DELETE not in self._target.capabilities or await self._may_stay(report) is not False:
+            return
+        for project, file in await self._notes.askers_of(content.sha256):
+            if await self._may_stay(_renamed(report, project, file)) is not False:
+                return
+        if await self._target.stat(content) is None:
+            return
+        if Capability.PIN in self._target.capabilities:
+            await self._target.unpin(content)
+        await self._target.delete(content)
+        log.warning("copy of a refused file taken back", extra={"file": report.file, "backend": self.backend})
+
+    async def _may_stay(self, report: Stored) -> bool | None:
+        """Whether the file is served now as these bytes; None when nobody can say. Raises Problem when the bot cannot be asked."""
+        try:
+            decision = await self._oracle.standing_of(ProjectName(report.project), FileName(report.file))
+        except Problem as problem:
+            if problem.code in (ProblemCode.NOT_FOUND, ProblemCode.REFUSED):
+                return False
+            raise
+        if decision.action in ("unavailable", "contested"):
+            return None
+        return decision.serves and decision.sha256 == report.sha256
+
+    def _complain(self, problem: Problem) -> None:
+        if not self._complained:
+            level = logging.WARNING if isinstance(problem, BackendProblem | StorageFull) else logging.INFO
+            log.log(level, "copies must wait", extra={"backend": self.backend, "cause": problem.detail})
+        self._complained = True
+
+
+def _content(report: Stored) -> ContentId:
+    return ContentId(sha256=parse_sha256(report.sha256), size=report.size, cid=parse_cid(report.cid))
+
+
+def _renamed(report: Stored, project: str, file: str) -> Stored:
+    return Stored(
+        project=project, file=file, sha256=report.sha256, size=report.size, cid=report.cid, source=report.source
+    )
