@@ -97,6 +97,8 @@ def test_denied_files_are_normalised(tmp_path: Path) -> None:
         ("APPSERVICE__MAX_BODY_BYTES", "1048576", "expected int >= 16777216"),
         ("APPSERVICE__PORT", "29330", "are the same address"),
         ("ORGANISATION__NAME", "Orga Inc", "expected str matching regex"),
+        ("PUBLIC__LISTEN", "127.0.0.1:29330", "an address of its own"),
+        ("PUBLIC__LISTEN", "127.0.0.1:29331", "an address of its own"),
         ("API__LISTEN", "0.0.0.0:29330", "set allow_other_machines: true"),
         ("API__OPERATOR_TOKEN_FILE", "t", "are the same file"),
         ("POLICY__OFFLINE", "ack", "expected one of acked, kofn, self"),
