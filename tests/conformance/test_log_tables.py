@@ -14,6 +14,8 @@ from matrix_pypi_bot.adapters.database.upgrade import v00_first, v01_rules, v02_
 from matrix_pypi_bot.core.tlog import fold, full_subtrees, leaf_hash, root_of
 from matrix_pypi_bot.ports import HeadRow, Store, Transaction
 from tests.conformance.test_stores import attestation
+from tests.support.bot_world import ManualClock, ScriptedIndex, World
+from tests.unit.bot.test_log import EVERY_SECONDS, keeper_of, payload, say
 
 LEAVES = [leaf_hash(number.to_bytes(2)) for number in range(100)]
 ROOT, OTHER_ROOT = bytes([1]) * 32, bytes([2]) * 32
@@ -121,3 +123,27 @@ async def test_leaves_of_an_older_version_get_their_tree(url: str) -> None:
             assert await root(tables, size) == root_of(hashes[:size])
         assert await tables.log.append("new", LEAVES[0]) == 1_030
         assert await root(tables, 1_031) == root_of([*hashes, LEAVES[0]])
+
+
+async def test_a_checkpoint_is_signed_told_and_read_in_the_next_life(url: str) -> None:
+    clock = ManualClock()
+    async with open_store(url) as store:
+        keeper, guard = keeper_of(World(store, ScriptedIndex(), clock))
+        await guard.compare([])
+        await say(store, *range(300))
+        assert await keeper.sign_if_due()
+        assert not await keeper.sign_if_due()
+        head = keeper.head
+        async with store.transaction() as tables:
+            assert (await tables.mail.backlog()).queued == 1
+    async with open_store(url) as store:
+        keeper, guard = keeper_of(World(store, ScriptedIndex(), clock))
+        await keeper.start()
+        assert keeper.head == head
+        assert len(await keeper.entries(0, 300)) == 300
+        await say(store, 300)
+        await guard.compare([])
+        clock.pass_seconds(EVERY_SECONDS)
+        assert await keeper.sign_if_due()
+        assert keeper.head is not None
+        assert keeper.head.root == root_of([leaf_hash(payload(number)) for number in range(301)])
