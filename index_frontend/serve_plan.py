@@ -28,7 +28,8 @@ class Wanted:
 
     `name` is the file's, or `<file>.metadata`; `wheel` is then the digest of the wheel it can be taken out of. `opened_origins` are
     the `scheme://host:port` that may be asked although they are http or private. `cids` are those of the
-    file, or of the wheel, as the bot told them, unchecked. `rule` is the decision's, e.g. `R8`.
+    file, or of the wheel, as the bot told them, unchecked; `cids_are_ours`: this organisation found them itself when it hashed the
+    whole. `rule` is the decision's, e.g. `R8`.
     """
 
     sha256: Sha256
@@ -39,6 +40,7 @@ class Wanted:
     name: str
     max_bytes: int
     cids: tuple[str, ...] = ()
+    cids_are_ours: bool = False
     rule: str = ""
     wheel: Sha256 | None = None
 
@@ -114,6 +116,7 @@ def judge(decision: Decision, *, metadata: bool, max_file_bytes: int) -> Wanted 
         name=f"{decision.file}{_METADATA}" if metadata else decision.file,
         max_bytes=min(max_file_bytes, MAX_METADATA_BYTES) if metadata else max_file_bytes,
         cids=decision.cids,
+        cids_are_ours=bool(decision.attested_by),
         rule=decision.rule,
         wheel=wheel,
     )

@@ -118,6 +118,14 @@ def needs_cid(wanted: Wanted) -> bool:
     return not wanted.cids and (wanted.is_metadata or wanted.size is None or wanted.size > LEAF_BYTES)
 
 
+def is_right_by_block(wanted: Wanted) -> bool:
+    """Whether the file's blocks are known to be the file's before the whole is hashed: its digest tells its CID, or we attested it.
+
+    Another's word on the CID of a digest may be wrong, and only the sha256 of the whole finds that out.
+    """
+    return wanted.cids_are_ours or cids_of(wanted) == (raw_cid(wanted.sha256),)
+
+
 def _fitting(text: str, own: Cid, size: int | None) -> Cid | None:
     """`text` as a CID that a file with the leaf CID `own` and `size` bytes can have."""
     try:

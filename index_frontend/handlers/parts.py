@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-from index_frontend.blocks import BlockFile, Blocks
+from index_frontend.blocks import BlockFile, Blocks, is_right_by_block
 from index_frontend.handlers.ask import Ask
 from index_frontend.handlers.send import FileHeaders, send_pieces, span_of, unsatisfiable, with_first, with_span
 from index_frontend.handlers.words import Words
@@ -29,7 +29,9 @@ class Parts:
         self._headers = headers
 
     async def answer(self, ask: Ask, wanted: Wanted) -> web.StreamResponse | None:
-        """The part asked for; None when its blocks cannot be had now. Raises Withdrawn."""
+        """The part asked for; None when its blocks cannot be had now, or may be another file's. Raises Withdrawn."""
+        if not is_right_by_block(wanted):
+            return None
         file = await self._opened(wanted)
         if file is None:
             return None

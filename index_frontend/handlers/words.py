@@ -48,7 +48,7 @@ class Words:
         if decision.sha256 != (wanted.wheel if wanted.is_metadata else wanted.sha256):
             return wanted
         size = decision.size if wanted.size is None and not wanted.is_metadata else wanted.size
-        return replace(wanted, cids=decision.cids, size=size)
+        return replace(wanted, cids=decision.cids, cids_are_ours=bool(decision.attested_by), size=size)
 
     async def still(self, path: FilePath, wanted: Wanted) -> None:
         """Raises Withdrawn when `wanted` is refused by now, or is another object.

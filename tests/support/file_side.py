@@ -76,6 +76,7 @@ class ScriptedOracle:
     observed: list[Observed] = field(default_factory=list)
     refreshed: list[str] = field(default_factory=list)
     attested: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    attested_by: tuple[str, ...] = ("orga",)
     is_away: bool = False
 
     def say(self, decision: Decision) -> None:
@@ -99,7 +100,8 @@ class ScriptedOracle:
     async def whereabouts(self, project: ProjectName, file: FileName) -> Decision:
         """The same, with the CIDs that were attested."""
         decision = await self.standing_of(project, file)
-        return msgspec.structs.replace(decision, cids=self.attested.get(file, ()))
+        cids = self.attested.get(file, ())
+        return msgspec.structs.replace(decision, cids=cids, attested_by=self.attested_by if cids else ())
 
     async def page(self, project: ProjectName, *, refresh: bool = False) -> Page:
         """An empty page; looking at upstream again is what matters here."""

@@ -226,3 +226,17 @@ def test_a_cid_of_other_bytes_is_found_out_at_the_end_and_upstream_has_the_right
         reply = side.get(BIG)
         assert (reply.body, upstream.hits("GET", BIG)) == (BIG.content, 1)
         assert {(one.source, one.expected_sha256) for one in side.oracle.observed} == {("peer", BIG.sha256)}
+
+
+@pytest.mark.parametrize("header", [f"bytes=0-{len(BIG.content) - 1}", "bytes=-70000"])
+def test_no_part_is_taken_from_blocks_by_a_cid_that_only_others_attested(
+    upstream: Upstream, tmp_path: Path, header: str
+) -> None:
+    other = replace(BIG, content=BIG.content[::-1])
+    with Peer(other.content) as peer, FileSide(upstream, tmp_path / "empty", peers={"peer": peer.url}) as side:
+        side.publish(BIG)
+        side.oracle.attested[BIG.filename] = (cid_of(other),)
+        side.oracle.attested_by = ()
+        reply = side.get(BIG, Range=header)
+        right = BIG.content if header.endswith(str(len(BIG.content) - 1)) else BIG.content[-70_000:]
+        assert (reply.status, reply.body) == (206, right)
