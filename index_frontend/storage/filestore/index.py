@@ -26,12 +26,15 @@ Work = Callable[[sqlite3.Connection], T]
 BUSY_SECONDS: Final = 10.0
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_GONE: Final = sqlite3.SQLITE_CANTOPEN
 
 
 class Index:
     """Two connections, each in a thread of its own: one writes, one reads, so that no look-up waits for an fsync.
 
     Writes that come while one is under way go into the next transaction together. `is_new` says that what the index knew is lost.
+    Both look first whether the index is still the file they have open: what is written into one that another process has replaced,
+    or a person has deleted, nobody would ever read.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -42,16 +45,18 @@ class Index:
         self._durable = False
         self._drain: asyncio.Task[None] | None = None
         self._writer, self.is_new = _open(layout)
-        self._inode = layout.index.stat().st_ino
+        self._inode = _inode_of(layout.index)
+        self._is_lost = False
         self._reader: sqlite3.Connection | None = None
+        self._reads_inode: int | None = None
 
     async def read(self, work: Work[T]) -> T:
         """What `work` reads. Raises StorageBroken."""
         try:
             return await in_thread(self._reads, self._ask, work)
         except sqlite3.Error as error:
-            if _kind(error) in _DAMAGED:
-                await self.write(rows.check)  # finds the damage, and starts a new index
+            if _kind(error) in _DAMAGED or _kind(error) == _GONE:
+                return await self.write(work)  # meets the same damage, starts a new index, and asks that
             raise _problem(error) from error
 
     async def write(self, work: Work[T], *, durable: bool = False) -> T:
@@ -77,7 +82,10 @@ class Index:
         while self._queue:
             batch, self._queue = self._queue, []
             durable, self._durable = self._durable, False
-            outcomes = await in_thread(self._writes, self._apply, [work for work, _ in batch], durable)
+            try:
+                outcomes = await in_thread(self._writes, self._apply, [work for work, _ in batch], durable)
+            except Exception as error:  # there is no index, and none can be made: the next batch tries again
+                outcomes = [error] * len(batch)
             for (_, future), outcome in zip(batch, outcomes, strict=True):
                 if future.done():  # its caller was cancelled
                     continue
@@ -89,12 +97,14 @@ class Index:
 
     def _apply(self, works: list[Work[Any]], durable: bool) -> list[Any]:
         """The outcome of each, an exception where it failed; all in one transaction if that is possible."""
+        if self._is_lost or _inode_of(self._layout.index) != self._inode:
+            self._renew("another one took its place" if self._layout.index.exists() else "it was deleted")
         try:
             self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             return self._transaction(works)
         except Exception as error:
             if isinstance(error, sqlite3.Error) and _kind(error) in _DAMAGED:
-                self._renew(error)
+                self._renew(str(error))
             elif len(works) == 1:
                 return [error]
             return [self._alone(work) for work in works]
@@ -117,8 +127,12 @@ class Index:
             raise
 
     def _ask(self, work: Work[T]) -> T:
+        inode = _inode_of(self._layout.index)
+        if self._reader is not None and inode != self._reads_inode:
+            self._reader.close()
+            self._reader = None
         if self._reader is None:
-            self._reader = _connect(self._layout.index)
+            self._reader, self._reads_inode = _connect(self._layout.index, may_make=False), inode
         try:
             return work(self._reader)
         except sqlite3.Error:
@@ -126,11 +140,14 @@ class Index:
             self._reader = None
             raise
 
-    def _renew(self, error: sqlite3.Error) -> None:
-        log.error("index of the store is damaged, starting a new one", extra={"cause": str(error)})
+    def _renew(self, cause: str) -> None:
+        """Raises StorageBroken; then it is tried again before the next write."""
+        log.error("index of the store is lost, going on with another one", extra={"cause": cause})
+        self._is_lost = True
         self._writer.close()
         self._writer, self.is_new = _open(self._layout, distrusted=self._inode)
-        self._inode = self._layout.index.stat().st_ino
+        self._inode = _inode_of(self._layout.index)
+        self._is_lost = False
 
 
 def _open(layout: Layout, distrusted: int | None = None) -> tuple[sqlite3.Connection, bool]:
@@ -180,15 +197,23 @@ def _create(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, *, may_make: bool = True) -> sqlite3.Connection:
     """A connection in autocommit mode, to be used in any one thread."""
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    address = f"{path.as_uri()}?mode={'rwc' if may_make else 'rw'}"
+    connection = sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _inode_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 @contextmanager
