@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
@@ -15,7 +16,7 @@ from matrix_pypi_bot.wire.problems import Problem
 
 FIRST_HEDGE_SECONDS: Final = 0.5  # of one that is not known yet
 LEAST_HEDGE_SECONDS: Final = 0.25
-_HEDGE_TIMES: Final = 3.0  # as long as it is used to take, before another one is asked too
+_HEDGE_TIMES: Final = 3.0  # as long as a block is used to take, before another one is asked too
 _TRIES: Final = 2  # of one that failed, not of one that does not have it or lies
 _RETRY_SECONDS: Final = 0.1
 _FULL_SECONDS: Final = 0.02  # between looks for room, when all have as much to do as they can
@@ -97,10 +98,13 @@ class Getter:
         return [one for one in self._neighbours if one.is_usable and one not in unfit and tries[one] < _TRIES]
 
     def _patience(self, asked: dict[asyncio.Task[bytes], Neighbour], tries: Counter[Neighbour]) -> float | None:
-        """Seconds until another one is asked beside those; None when there is none."""
-        if not any(not tries[one] for one in self._candidates(tries)):
+        """Seconds until another one is asked beside those; None when there is none. Who is slow must not be waited for longer
+        the slower he is: what counts is how long the quicker of both is used to take.
+        """
+        others = [one.block_seconds or math.inf for one in self._candidates(tries) if not tries[one]]
+        if not others:
             return None
-        known = max(one.block_seconds for one in asked.values())
+        known = min(max(one.block_seconds for one in asked.values()), *others)
         return max(LEAST_HEDGE_SECONDS, _HEDGE_TIMES * known) if known else FIRST_HEDGE_SECONDS
 
 

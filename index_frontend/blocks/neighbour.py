@@ -22,6 +22,7 @@ ATTEMPT_SECONDS: Final = 20.0
 FIRST_LIMIT: Final = 2.0
 MAX_LIMIT: Final = 16.0
 FAILURES: Final = 3  # one after the other, and it is left alone for a while
+STALL_SECONDS: Final = 4.0  # a block that nobody waited for any more after so long is a failure too
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 FIRST_BLAME_SECONDS: Final = 60.0
@@ -48,6 +49,7 @@ class Neighbour:
         self._clock = clock
         self._best_seconds = math.inf
         self._failures = 0
+        self._stalls = 0
         self._wrongs = 0
         self._until = float("-inf")
 
@@ -83,7 +85,7 @@ class Neighbour:
                 async with asyncio.timeout(ATTEMPT_SECONDS):
                     data = await self._backend.get_block(cid)
             except asyncio.CancelledError:  # others were quicker, or nobody waits for it any more
-                self.block_seconds = max(self.block_seconds, self._clock() - begun)
+                self._abandon(self._clock() - begun)
                 raise
             except TimeoutError as error:
                 raise Unavailable(f"does not send a block in {ATTEMPT_SECONDS:g} s", backend=self.name) from error
@@ -111,19 +113,31 @@ class Neighbour:
         self.block_seconds = known + _NEW * (seconds - known)
         if size < LEAF_BYTES:
             return  # says little about leaves
+        self._stalls = 0
         self._best_seconds = min(self._best_seconds * _FORGOTTEN, seconds)
         if seconds > _TOO_SLOW * self._best_seconds:
             self.limit = max(1.0, self.limit * 0.7)
         elif seconds <= _SLOWER * self._best_seconds:
             self.limit = min(MAX_LIMIT, self.limit + 1 / self.limit)
 
+    def _abandon(self, seconds: float) -> None:
+        """Only a leaf makes up for it: a peer may give roots at once, and then nothing."""
+        self.block_seconds = max(self.block_seconds, seconds)
+        if seconds >= STALL_SECONDS:
+            self._stalls += 1
+            self._rest(self._stalls, f"let wait for a block for {seconds:.0f} s")
+
     def _fail(self, problem: BackendProblem) -> None:
         self._failures += 1
         self.limit = max(1.0, self.limit / 2)
-        if self._failures >= FAILURES:
-            seconds = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(30, self._failures - FAILURES))
+        self._rest(self._failures, problem.detail)
+
+    def _rest(self, count: int, cause: str) -> None:
+        """A pause, when it failed so often."""
+        if count >= FAILURES:
+            seconds = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(30, count - FAILURES))
             self._pause(seconds)
-            log.warning("block source fails", extra={"source": self.name, "cause": problem.detail, "seconds": seconds})
+            log.warning("block source fails", extra={"source": self.name, "cause": cause, "seconds": seconds})
 
     def _blame(self, problem: WrongContent) -> None:
         self._wrongs += 1

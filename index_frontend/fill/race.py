@@ -1,14 +1,21 @@
-"""Two sources, one of them preferred: it has a head start, then both run, and the first that opens wins."""
+"""Two sources, one of them preferred: it has a head start, then both run, and the first that opens wins.
+
+The preferred one that won must also go on: when it lets wait, the other one is there to.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final
 
-from index_frontend.ports import Source, SourceBody, Wanted
+from index_frontend.ports import Source, SourceAway, SourceBody, Wanted
 from matrix_pypi_bot.wire.problems import Problem
+
+SILENT_SECONDS: Final = 5.0
+"""So long the preferred one may let wait for more: pip hears nothing meanwhile, and gives up after 15 s."""
 
 
 class Race:
@@ -51,9 +58,42 @@ class Race:
                 stack.push_async_callback(behind.close)
                 await _first_open(ahead, behind)
                 if not ahead.is_open:
-                    ahead, behind = behind, ahead
+                    await ahead.close()
+                    yield behind.opened.result()
+                    return
                 await behind.close()
-            yield ahead.opened.result()
+            yield _Timely(ahead.opened.result())
+
+
+@dataclass(frozen=True, slots=True)
+class _Timely:
+    """A `ports.SourceBody` that is away when it lets wait."""
+
+    body: SourceBody
+
+    @property
+    def size(self) -> int | None:
+        """As the body says."""
+        return self.body.size
+
+    @property
+    def sender(self) -> str:
+        """As the body says."""
+        return self.body.sender
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """The same. Raises SourceAway, and whatever the body raises."""
+        async with aclosing(self.body.chunks()) as chunks:
+            while True:
+                try:
+                    async with asyncio.timeout(SILENT_SECONDS):
+                        chunk = await anext(chunks, None)
+                except TimeoutError as error:
+                    told = f"matrix-pypi: {self.sender} sends nothing for {SILENT_SECONDS:g} s"
+                    raise SourceAway(told) from error
+                if chunk is None:
+                    return
+                yield chunk
 
 
 class _Opening:

@@ -20,18 +20,30 @@ ROOT_SECONDS: Final = 1.0
 """So long a neighbour may take for the first block; the fetch of the whole runs beside it, and is waited for then."""
 
 
+MAX_AT_ONCE: Final = 16
+"""Parts under way in this process, each with up to 8 MiB that its client did not take yet; who comes beyond waits for the whole."""
+
+
 class Parts:
     """Answers that a file's blocks can give before the file."""
 
-    def __init__(self, blocks: Blocks, words: Words, headers: FileHeaders) -> None:
+    def __init__(self, blocks: Blocks, words: Words, headers: FileHeaders, *, max_at_once: int = MAX_AT_ONCE) -> None:
+        self._free = max_at_once
         self._blocks = blocks
         self._words = words
         self._headers = headers
 
     async def answer(self, ask: Ask, wanted: Wanted) -> web.StreamResponse | None:
         """The part asked for; None when its blocks cannot be had now, or may be another file's. Raises Withdrawn."""
-        if not is_right_by_block(wanted):
+        if self._free <= 0 or not is_right_by_block(wanted):
             return None
+        self._free -= 1
+        try:
+            return await self._answer(ask, wanted)
+        finally:
+            self._free += 1
+
+    async def _answer(self, ask: Ask, wanted: Wanted) -> web.StreamResponse | None:
         file = await self._opened(wanted)
         if file is None:
             return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from index_frontend.fill import race
 from matrix_pypi_bot.wire.cids import Block, CidBuilder
 from matrix_pypi_bot.wire.digests import Sha256
 from tests.conformance.files.expected import SMALL, warm, whole
@@ -213,6 +214,17 @@ def test_with_bad_peers_alone_and_upstream_away_nothing_wrong_leaves(
             assert reply.status == 504
             assert problem(reply)
             assert side.store.held(Sha256(BIG.sha256)) is None
+
+
+def test_a_peer_that_gives_the_root_and_then_nothing_costs_seconds_and_no_file(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race, "SILENT_SECONDS", 0.2)
+    with Peer(BIG.content) as peer, mirror(upstream, tmp_path / "empty", BIG, peer=peer.url) as side:
+        peer.answers("silent", spares_roots=True)
+        replies = at_once(5, lambda: side.get(BIG))
+        assert {reply.body for reply in replies} == {BIG.content}
+        assert upstream.hits("GET", BIG) == 1
 
 
 def test_a_cid_of_other_bytes_is_found_out_at_the_end_and_upstream_has_the_right_ones(

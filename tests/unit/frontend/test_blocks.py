@@ -12,10 +12,18 @@ import pytest
 
 from index_frontend.blocks import Blocks, Neighbour, cids_of
 from index_frontend.blocks.file import AHEAD
-from index_frontend.blocks.neighbour import FAILURES, FIRST_BLAME_SECONDS, FIRST_PAUSE_SECONDS, MAX_LIMIT
+from index_frontend.blocks.getter import Getter
+from index_frontend.blocks.neighbour import (
+    FAILURES,
+    FIRST_BLAME_SECONDS,
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    MAX_LIMIT,
+    STALL_SECONDS,
+)
 from index_frontend.dag.blocks import LEAF_BYTES
 from index_frontend.ports import SourceAway, SourceGone, SourceWrong, Wanted
-from index_frontend.storage.api import ContentId, Health, NotFound, Stat, StorageBackend, Unavailable
+from index_frontend.storage.api import ContentId, Health, NotFound, Stat, StorageBackend, Unavailable, WrongContent
 from index_frontend.storage.verified import Verified
 from matrix_pypi_bot.wire.cids import Block, Cid, CidBuilder, raw_cid
 from matrix_pypi_bot.wire.digests import sha256_of
@@ -282,6 +290,47 @@ async def test_who_is_silent_is_overtaken() -> None:
         assert await fetched(made.blocks, wanted()) == BIG
     assert silent.asked
     assert silent.at_once == 0
+
+
+async def test_who_is_known_to_be_slow_is_not_waited_for_the_longer() -> None:
+    slow, quick = Mirror("slow"), Mirror("quick")
+    slow.gate = asyncio.Event()
+    made = await world(slow, quick)
+    made.neighbours[0].block_seconds, made.neighbours[1].block_seconds = 19.0, 0.001
+    made.neighbours[1].limit = 0.0  # it has enough to do just now
+    getting = asyncio.create_task(Getter(made.neighbours, _nobody_told).get(ROOT))
+    while not slow.asked:
+        await asyncio.sleep(0)
+    made.neighbours[1].limit = MAX_LIMIT
+    async with asyncio.timeout(10):
+        assert await getting == (BLOCKS[ROOT], made.neighbours[1])
+    assert slow.at_once == 0
+
+
+async def test_who_gives_roots_and_then_nothing_is_left_alone_for_longer_each_time() -> None:
+    mirror = Mirror("one")
+    made = await world(mirror)
+    (neighbour,) = made.neighbours
+    for stalled in range(1, FAILURES + 3):
+        made.clock.now += LONGEST_PAUSE_SECONDS
+        mirror.gate = None
+        assert await neighbour.get(ROOT) == BLOCKS[ROOT]
+        mirror.gate = asyncio.Event()
+        waiting = neighbour.get(next(iter(BLOCKS)))
+        while not mirror.at_once:
+            await asyncio.sleep(0)
+        made.clock.now += STALL_SECONDS
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        pause = 0.0 if stalled < FAILURES else FIRST_PAUSE_SECONDS * 2 ** (stalled - FAILURES)
+        made.clock.now += pause / 2
+        assert neighbour.is_usable == (not pause)
+        made.clock.now += pause / 2
+        assert neighbour.is_usable
+
+
+async def _nobody_told(name: str, problem: WrongContent) -> None:
+    raise AssertionError(f"{name} sends what is right")
 
 
 async def test_a_cid_that_is_no_file_of_that_size_is_told_apart_from_a_lying_neighbour() -> None:

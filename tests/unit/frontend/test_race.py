@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from index_frontend.fill import Race
+from index_frontend.fill import race as module
 from index_frontend.ports import SourceAway, SourceGone, Wanted
 from matrix_pypi_bot.wire.cids import raw_cid
 from matrix_pypi_bot.wire.digests import sha256_of
@@ -41,6 +42,7 @@ class Runner:
     problem: Problem | None = None
     began: list[tuple[Wanted, int]] = field(default_factory=list)
     under_way: int = 0
+    is_silent: bool = False
 
     def ways(self, wanted: Wanted) -> tuple[Wanted, ...]:
         if self.by_cid:
@@ -55,7 +57,7 @@ class Runner:
             await self.go.wait()
             if self.problem is not None:
                 raise self.problem
-            yield Body(self.name)
+            yield Body(self.name, is_silent=self.is_silent)
         finally:
             self.under_way -= 1
 
@@ -64,9 +66,12 @@ class Runner:
 class Body:
     sender: str
     size: int | None = len(BODY)
+    is_silent: bool = False
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        yield BODY
+        yield BODY[:1] if self.is_silent else BODY
+        if self.is_silent:
+            await asyncio.Event().wait()
 
 
 def _with(wanted: Wanted, **changes: object) -> Wanted:
@@ -161,3 +166,26 @@ async def test_without_a_cid_or_without_an_address_there_is_no_race() -> None:
     assert race.ways(_with(WANTED, urls=())) == (_with(WANTED, urls=()),)
     unknown = _with(WANTED, cids=())
     assert race.ways(unknown) == tuple(_with(unknown, urls=(url,)) for url in WANTED.urls)
+
+
+async def test_a_preferred_one_that_wins_and_then_sends_nothing_is_left_for_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.01)
+    peer, upstream = runners()
+    peer.is_silent = True
+    came = b""
+    race = Race(peer, upstream, LONG_SECONDS)
+    with pytest.raises(SourceAway, match="sends nothing"):
+        async with race.fetch(race.ways(WANTED)[0]) as body:
+            async for chunk in body.chunks():
+                came += chunk
+    assert (came, peer.under_way, upstream.began) == (BODY[:1], 0, [])
+
+
+async def test_who_is_asked_alone_may_take_his_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENT_SECONDS", 0.0)
+    peer, upstream = runners()
+    race = Race(peer, upstream, LONG_SECONDS)
+    async with race.fetch(race.ways(WANTED)[-1]) as body:
+        assert b"".join([chunk async for chunk in body.chunks()]) == BODY
