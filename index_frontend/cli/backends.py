@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import errno
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -15,6 +16,7 @@ from index_frontend.storage.api import Misconfigured
 from index_frontend.storage.registry import make_backends
 from index_frontend.storage.verified import Verified
 from matrix_pypi_bot.process.command_line import NeededIsMissing
+from matrix_pypi_bot.wire.problems import clean_line
 
 T = TypeVar("T")
 
@@ -43,7 +45,10 @@ def maker(config: Path, name: str) -> Callable[[], Verified]:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns. Being told to end cancels it, so that it puts back in order what it has begun."""
+    """What `work` returns. Being told to end cancels it, so that it puts back in order what it has begun.
+
+    Raises NeededIsMissing for a file or folder of the operator's that cannot be read or written.
+    """
 
     async def cancellable() -> T:
         task = asyncio.current_task()
@@ -55,6 +60,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(cancellable())
     except asyncio.CancelledError:
         sys.exit(128 + signal.SIGTERM)
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # who reads what we print has enough of it
+            raise
+        where = f"{error.filename}: " if error.filename is not None else ""
+        told = clean_line(f"{where}{error.strerror or error}", 300)
+        raise NeededIsMissing(told, hint="look at the path, its permissions, and the room on its disk") from error
 
 
 async def opened_well(backend: Verified) -> Verified:

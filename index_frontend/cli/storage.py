@@ -133,7 +133,9 @@ def delete(name: str, files: tuple[str, ...], config: Path) -> None:
     """
     from index_frontend.cli.storing import delete_files
 
-    _run(delete_files(config, name, _wanted(files, everything=False)))
+    if not files:
+        raise click.UsageError("name files by sha256 or CID")
+    _run(delete_files(config, name, files))
 
 
 @command.command(short_help="Read and hash everything; repair from another backend.")

@@ -18,6 +18,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from index_frontend.cli.backends import backends_in, maker, opened_well
 from index_frontend.storage import moving
@@ -50,7 +51,7 @@ async def list_backends(config: Path, *, as_json: bool) -> bool:
         held = "" if usage is None else readable_size(usage.bytes)
         colour = {"ok": "green", "degraded": "yellow", "down": "red"}[health.state]
         state = f"[{colour}]{health.state}[/]"
-        table.add_row(name, sections[name]["type"], state, files, held, limit, health.detail)
+        table.add_row(name, sections[name]["type"], state, files, held, limit, Text(health.detail))  # no markup of ours
     Console().print(table)
     return all(health.state != "down" for health, _ in standings)
 
@@ -87,13 +88,17 @@ async def export_files(config: Path, name: str, files: Sequence[str], folder: Pa
 
 async def import_files(config: Path, name: str, cars: Sequence[Path]) -> bool:
     """The files of each archive."""
-    paths = [path for car in cars for path in (sorted(car.glob(f"*{CAR_SUFFIX}")) if car.is_dir() else [car])]
+    paths = [path for car in cars for path in (_archives_in(car) if car.is_dir() else [car])]
     async with _backends(config, name) as (backend,):
         with Work("importing", 3 * sum(path.stat().st_size for path in paths)) as work:
             for path in paths:
                 async for moved in moving.import_car(backend, path, work.told):
                     work.moved(moved)
     return work.is_well
+
+
+def _archives_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(f"*{CAR_SUFFIX}") if path.is_file())
 
 
 async def copy_files(config: Path, source: str, target: str, files: Sequence[str], *, pins: bool) -> bool:
@@ -201,7 +206,8 @@ class Work:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """The sum, however it ends."""
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
         told = ", ".join(f"[{_STYLES[result]}]{count} {result}[/]" for result, count in self._counts.items())
         how = "broken off: " if error is not None else ""
         self._console.print(f"{self._verb}: {how}{told or 'no files'}; {readable_size(self._bytes)}", highlight=False)
