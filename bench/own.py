@@ -35,13 +35,27 @@ class Ratio(Protocol):
 
 def run(names: list[str], ratio: Ratio) -> int:
     """Runs the benchmarks called `names`, all when empty."""
-    known = {"cid": cid, "gate": gate, "page": page}
+    known = {"cid": cid, "gate": gate, "page": page, "storage": storage, "peers": peers}
     if unknown := set(names) - set(known):
         print(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
         return 2
     for name in names or known:
         known[name](ratio)
     return 0
+
+
+def storage(ratio: Ratio) -> None:
+    """1 GiB into a store and out of it: memory and the event loop meanwhile."""
+    from storage import run as run_storage
+
+    run_storage()
+
+
+def peers(ratio: Ratio) -> None:
+    """200 MiB from peers, every block and the whole checked, also beside one that lies."""
+    from peers import run as run_peers
+
+    run_peers()
 
 
 def cid(ratio: Ratio) -> None:

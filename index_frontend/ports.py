@@ -278,6 +278,13 @@ class BlockStore(Protocol):
         """The block's bytes. Raises Damaged when the file is not what was stored."""
         ...
 
+    async def open_leaf(self, place: BlockPlace) -> BinaryIO | None:
+        """The file in which the leaf lies from `place.offset` on, as it was when verified: to be sent without being read here.
+
+        None when there is no such file: the block is a node, or the store keeps its files in another way. Raises Damaged.
+        """
+        ...
+
     async def askers_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
         """(project, file) of every file with these bytes that a client was given and that the bot has been told of."""
         ...

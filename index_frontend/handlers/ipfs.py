@@ -20,7 +20,7 @@ from index_frontend.dag.scope import within
 from index_frontend.handlers.index import matches
 from index_frontend.handlers.ipfs_request import RAW_TYPE, CarAsk, GatewayAsk, read_ask
 from index_frontend.handlers.middleware import SERVER, problem_response
-from index_frontend.handlers.send import YEAR_SECONDS, refusal, send_pieces
+from index_frontend.handlers.send import YEAR_SECONDS, refusal, send_file, send_pieces
 from index_frontend.handlers.words import Withdrawn
 from index_frontend.ports import BlockPlace, BlockStore, Damaged, Oracle
 from index_frontend.serve_plan import Deny, Later, judge
@@ -123,10 +123,16 @@ class GatewayHandler:
         headers["Content-Length"] = str(allowed.place.size)
         if request.method == "HEAD":
             return web.Response(headers=headers)
-        data = await self._store.read_block(allowed.place)
+        place = allowed.place
+        response = web.StreamResponse(headers=headers)
+        file = await self._store.open_leaf(place) if place.size > _INLINE_BYTES else None
+        if file is not None and place.offset is not None:
+            with file:
+                await send_file(request, response, file, (place.offset, place.offset + place.size), _once)
+            return response
+        data = await self._store.read_block(place)
         if len(data) <= _INLINE_BYTES:
             return web.Response(headers=headers, body=data)
-        response = web.StreamResponse(headers=headers)
 
         async def whole() -> AsyncGenerator[bytes, None]:
             yield data
@@ -239,6 +245,10 @@ class GatewayHandler:
         word = await self._word(allowed, allowed.place.sha256)
         if isinstance(word, Deny):
             raise Withdrawn(word)
+
+
+async def _once() -> None:
+    """A block is one piece: it was asked before whether it may leave."""
 
 
 def _headers(cid: Cid, ask: GatewayAsk) -> dict[str, str]:

@@ -17,7 +17,7 @@ from index_frontend.storage.api import MAX_CHUNK_BYTES, BackendProblem, ContentI
 from matrix_pypi_bot.wire.cids import CidBuilder, raw_cid, split_cid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 
-_THREAD_BYTES: Final = 64 << 10
+THREAD_BYTES: Final = 64 << 10
 """From this length on, hashing takes longer than handing it to a thread, which runs beside the loop."""
 
 GetBlock = Callable[..., Awaitable[bytes]]
@@ -37,7 +37,7 @@ class Hashing:
     async def update(self, data: bytes) -> None:
         """Returns as soon as hashing it has begun."""
         await self.settle()
-        if len(data) < _THREAD_BYTES:
+        if len(data) < THREAD_BYTES:
             for one in self._hashes:
                 one.update(data)
         else:
@@ -269,6 +269,6 @@ def _pieces(chunk: object, backend: str) -> Iterator[bytes]:
 
 
 async def _sha256_of(data: bytes) -> Sha256:
-    if len(data) < _THREAD_BYTES:
+    if len(data) < THREAD_BYTES:
         return sha256_of(data)
     return await asyncio.get_running_loop().run_in_executor(None, sha256_of, data)

@@ -224,6 +224,9 @@ class MemoryStore:
         blocks = list(self._blocks.get(cid, {}).items())[:MAX_PLACES]
         return tuple(_place(sha256, block) for sha256, block in blocks)
 
+    async def open_leaf(self, place: BlockPlace) -> None:
+        """There are no files here."""
+
     async def read_block(self, place: BlockPlace) -> bytes:
         """A slice of the file, or the node as it was made. Raises Damaged."""
         block = self._blocks.get(place.cid, {}).get(place.sha256)

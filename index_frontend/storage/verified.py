@@ -25,7 +25,7 @@ from index_frontend.storage.api import (
     Usage,
     WrongContent,
 )
-from index_frontend.storage.checks import Incoming, checked_blocks, checked_whole, refuse_impossible
+from index_frontend.storage.checks import THREAD_BYTES, Incoming, checked_blocks, checked_whole, refuse_impossible
 from matrix_pypi_bot.wire.cids import Cid, split_cid
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.problems import clean_line
@@ -164,7 +164,10 @@ class Verified(StorageBackend):
         if not isinstance(data, bytes):
             raise Unavailable(f"gave {type(data).__name__} for a block", backend=self.name)
         try:
-            check_block(cid, data)
+            if len(data) < THREAD_BYTES:
+                check_block(cid, data)
+            else:
+                await asyncio.to_thread(check_block, cid, data)
         except BadBlock as error:
             raise WrongContent(error.detail, backend=self.name) from error
         return data

@@ -19,6 +19,22 @@ def places_of(connection: sqlite3.Connection, cid: Cid, limit: int) -> list[Bloc
     return [BlockPlace(cid=cid, sha256=Sha256(sha256), size=size, offset=offset) for sha256, size, offset in found]
 
 
+def places_from(
+    connection: sqlite3.Connection, cid: Cid, limit: int, ahead_bytes: int
+) -> dict[Cid, tuple[BlockPlace, ...]]:
+    """The places of a block; of a leaf also those of the leaves that follow it in its file, up to `ahead_bytes` further on."""
+    places = {cid: tuple(places_of(connection, cid, limit))}
+    first = next((place for place in places[cid] if place.offset is not None), None)
+    if first is not None and first.offset is not None:
+        query = """SELECT cid FROM blocks WHERE file = (SELECT id FROM files WHERE sha256 = ?)
+            AND offset > ? AND offset <= ?"""
+        found = connection.execute(query, (first.sha256, first.offset, first.offset + ahead_bytes)).fetchall()
+        for (key,) in found:
+            following = _cid(key)
+            places.setdefault(following, tuple(places_of(connection, following, limit)))
+    return places
+
+
 def put_blocks(connection: sqlite3.Connection, sha256: Sha256, graph: Graph) -> None:
     """Writes the rows of a file that has a row itself. Of a leaf that is there twice the first place is enough."""
     if not graph.nodes:

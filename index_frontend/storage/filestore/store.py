@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from cachetools import TTLCache
 
@@ -30,6 +30,11 @@ from matrix_pypi_bot.wire.digests import Sha256
 MAX_PLACES: Final = 16
 MAX_UNMADE: Final = 1000
 UNMADE_SECONDS: Final = 60.0
+PLACES_SECONDS: Final = 10.0
+MAX_KNOWN_PLACES: Final = 4096
+PLACES_AHEAD_BYTES: Final = 64 << 20
+"""Who asks for a leaf asks for those that follow: they are looked up at once, and known for as long as he may take for them."""
+
 CLAIM_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.02
 _PAGE: Final = 500
@@ -40,11 +45,19 @@ class FileStore(Files):
 
     def __init__(self, layout: Layout, index: Index, disk: Disk, threads: Executor, limits: Limits) -> None:
         super().__init__(layout, index, disk, threads, limits)
+        self._places: TTLCache[Cid, tuple[BlockPlace, ...]] = TTLCache(MAX_KNOWN_PLACES, PLACES_SECONDS)
         self._unmade: TTLCache[Cid, None] = TTLCache(MAX_UNMADE, UNMADE_SECONDS)  # nodes that were to be made anew
 
     async def places_of(self, cid: Cid) -> tuple[BlockPlace, ...]:
-        """From the index; of a file of one leaf, from its sha256. Raises StorageBroken."""
-        places = await self._index.read(partial(block_rows.places_of, cid=cid, limit=MAX_PLACES))
+        """From memory; else from the index; of a file of one leaf, from its sha256. Raises StorageBroken."""
+        known = self._places.get(cid)
+        if known is not None and all(self.held(place.sha256) is not None for place in known):
+            return known
+        found = await self._index.read(
+            partial(block_rows.places_from, cid=cid, limit=MAX_PLACES, ahead_bytes=PLACES_AHEAD_BYTES)
+        )
+        places = list(found[cid])
+        self._places.update((block, where) for block, where in found.items() if where)
         parts = split_cid(cid)
         if parts.codec == RAW and (held := await self.find(parts.sha256)) is not None and held.size <= SMALL_BYTES:
             places.insert(0, BlockPlace(cid=cid, sha256=held.sha256, size=held.size, offset=0))
@@ -65,6 +78,15 @@ class FileStore(Files):
             self._unmade[place.cid] = None
             await self.recheck(place.sha256)
             return await in_thread(self._threads, self._nodes.read, place.cid)
+
+    async def open_leaf(self, place: BlockPlace) -> BinaryIO | None:
+        """Raises Damaged."""
+        if place.offset is None:
+            return None
+        held = await self.find(place.sha256)
+        if held is None:
+            raise Damaged(f"the stored file {place.sha256} is gone")
+        return self.look_into(held)
 
     def _read_leaf(self, held: Held, offset: int, size: int) -> bytes:
         with self.open(held) as file, told("read", held.path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -207,6 +208,7 @@ async def of_the_first_version(folder: Path) -> AsyncIterator[FileStore]:
         for change in (
             "DROP TABLE blocks",
             "DROP TABLE totals",
+            "DROP TABLE copied_until",
             "DROP INDEX reports_by_digest",
             "DROP TABLE files",
             "CREATE TABLE files (sha256 TEXT PRIMARY KEY, size INTEGER, cid TEXT, modified_ns INTEGER) WITHOUT ROWID",
@@ -228,6 +230,29 @@ async def test_an_earlier_versions_files_get_their_blocks_and_its_reports_stay(t
         await until_indexed(store, LARGE)
         assert await blocks(store, LARGE) == blocks_of(LARGE)
         assert await store.unreported() == [REPORT]
+
+
+async def test_where_a_block_lay_is_forgotten_with_its_file(tmp_path: Path) -> None:
+    async with open_filestore(tmp_path) as store:
+        held = await put(store, LARGE)
+        root, *leaves = reversed(blocks_of(LARGE))
+        assert all([await store.places_of(cid) for cid in leaves])
+        await store.delete(held.sha256)
+        assert [await store.places_of(cid) for cid in (root, *leaves)] == [()] * (len(leaves) + 1)
+
+
+async def test_a_leaf_is_opened_in_its_file_and_a_node_is_not(tmp_path: Path) -> None:
+    async with open_filestore(tmp_path) as store:
+        await put(store, LARGE)
+        for cid in blocks_of(LARGE):
+            (place, *_) = await store.places_of(cid)
+            file = await store.open_leaf(place)
+            if place.offset is None:
+                assert file is None
+                continue
+            assert file is not None
+            with file:
+                assert os.pread(file.fileno(), place.size, place.offset) == await store.read_block(place)
 
 
 async def test_of_a_file_that_was_changed_no_block_is_read(tmp_path: Path) -> None:
