@@ -17,7 +17,6 @@ from matrix_pypi_bot.core.evidence import Evidence, Live, Mode, Terms
 from matrix_pypi_bot.core.index_document import parse_page
 from matrix_pypi_bot.wire.cids import CidBuilder
 from matrix_pypi_bot.wire.digests import Sha256
-from matrix_pypi_bot.wire.messages import encode
 from matrix_pypi_bot.wire.names import ProjectName
 
 MIB = 1 << 20
@@ -110,8 +109,7 @@ def page(ratio: Ratio) -> None:
             file.name: decide(Evidence(upstream=Live(file.sha256), first_seen=file.sha256), terms).told()
             for file in found.files.values()
         }
-        finished = annotate(found, decisions)
-        render(encode(finished.document), JSON)
+        render(annotate(found, decisions).body, JSON)
 
     def theirs() -> None:
         json.dumps(json.loads(raw))
