@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HEALTH_SECONDS: Final = 1.8  # of the two that the interface gives
+GARBAGE_SECONDS: Final = 600.0
+"""So often garbage that others made is looked for in a full node: another process deletes, too, and everything waits meanwhile."""
 EMPTY: Final = ContentId(sha256=sha256_of(b""), size=0, cid=raw_cid(sha256_of(b"")))
 _FOREIGN: Final = "(pinned by its operator)"
 
@@ -53,6 +55,7 @@ class KuboBackend(StorageBackend):
         self._open: KuboRpc | None = None
         self._takes_cars: bool | None = None
         self._has_garbage = True
+        self._next_collection = 0.0
         self._company = (0.0, False)
         self._dials: set[asyncio.Task[None]] = set()
 
@@ -178,12 +181,14 @@ class KuboBackend(StorageBackend):
 
     async def _transfer(self, content: ContentId, chunks: AsyncIterator[bytes]) -> None:
         """The blocks are in the node, not pinned yet. What is left of a transfer that failed is garbage."""
-        self._has_garbage = True
-        if await self._imports():
-            async with aclosing(as_car(content, chunks, backend=self.name)) as car:
-                await self._rpc.dag_import(car, pin_roots=False)
-            return
-        found = await self._rpc.add(chunks)
+        try:
+            if await self._imports():
+                async with aclosing(as_car(content, chunks, backend=self.name)) as car:
+                    await self._rpc.dag_import(car, pin_roots=False)
+                return
+            found = await self._rpc.add(chunks)
+        finally:
+            self._has_garbage = True  # not earlier: a collection that ends meanwhile has not seen all of it
         if found != content.cid:
             told = f"calls {content.cid} {clean_line(found, 80)}"
             raise WrongContent(told, backend=self.name, hint="use Kubo 0.35 or newer, which takes max-file-links")
@@ -205,9 +210,10 @@ class KuboBackend(StorageBackend):
         limit = self._settings.max_bytes
         if limit is None or (await self._rpc.repository()).size + size <= limit:
             return
-        if self._has_garbage:
+        now = asyncio.get_running_loop().time()
+        if self._has_garbage or now >= self._next_collection:
+            self._has_garbage, self._next_collection = False, now + GARBAGE_SECONDS
             await self._rpc.collect_garbage()
-            self._has_garbage = False
             if (await self._rpc.repository()).size + size <= limit:
                 return
         raise StorageFull(

@@ -169,7 +169,7 @@ class KuboRpc:
                 async for line in self._wire.lines(response):
                     told = self._wire.decode(line, answers.PinProgress)
                     is_pinned = is_pinned or cid in (told.pins or ())
-                    if told.blocks != so_far:
+                    if told.blocks > so_far:
                         so_far = told.blocks
                         watch.reschedule(loop.time() + stall_seconds)
             finally:
@@ -248,10 +248,11 @@ class KuboRpc:
         response = await upload(self._wire, command, params, chunks)
         try:
             lines = []
-            async for line in self._wire.lines(response):
-                lines.append(line)
-                if len(lines) > _MAX_LINES:
-                    raise Unavailable(f"{command} answered without end", backend=self._wire.backend)
+            async with self._wire.deadline(self._wire.silence_seconds, f"does not come to the end of {command}"):
+                async for line in self._wire.lines(response):
+                    lines.append(line)
+                    if len(lines) > _MAX_LINES:
+                        raise Unavailable(f"{command} answered without end", backend=self._wire.backend)
             return lines
         finally:
             response.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from index_frontend.storage.api import (
     BackendProblem,
@@ -225,6 +227,54 @@ async def test_blocks_that_are_collected_before_they_are_pinned_make_it_try_agai
     kubo.fault("dag/import", collected)
     with pytest.raises(Unavailable, match="does not have all"):
         await store.put(NEW.content, NEW.chunks())
+
+
+def drips(*lines: bytes) -> Fault:
+    """A status 200, and then the lines in turn, for ever, none of them late."""
+
+    async def send(request: web.Request, _: bytes) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for line in itertools.cycle(lines):
+            await response.write(line + b"\n")
+            await asyncio.sleep(SILENCE_SECONDS / 20)
+        raise AssertionError
+
+    return send
+
+
+@pytest.mark.parametrize("command", ["dag/import", "pin/add"])
+@pytest.mark.parametrize("lines", [(b"",), (b'{"Progress":1}', b'{"Progress":2}')], ids=["blank", "to and fro"])
+async def test_a_node_that_is_never_silent_and_never_done_is_given_up(
+    kubo: FakeKubo, store: KuboBackend, command: str, lines: tuple[bytes, ...]
+) -> None:
+    kubo.fault(command, drips(*lines))
+    async with asyncio.timeout(BOUND_SECONDS):
+        with pytest.raises(Unavailable):
+            await store.put(NEW.content, NEW.chunks())
+
+
+async def test_what_another_process_deletes_makes_room_in_a_full_node(kubo: FakeKubo, tmp_path: Path) -> None:
+    settings = _settings(kubo, tmp_path, max_bytes=4 * MIB)
+    one, other = (KuboBackend("kubo", read_section(KuboSettings, settings, backend="kubo")) for _ in range(2))
+    await one.open()
+    await other.open()
+    try:
+        await one.put(HELD.content, HELD.chunks())
+        for _ in range(2):  # all there is of garbage has been collected
+            with pytest.raises(StorageFull):
+                await one.put(NEW.content, NEW.chunks())
+        assert kubo.seen.count("repo/gc") == 1
+        assert await other.delete(HELD.content)
+        with pytest.raises(StorageFull):
+            await one.put(NEW.content, NEW.chunks())
+        assert kubo.seen.count("repo/gc") == 1  # not for each file that finds no room
+        one._next_collection = 0.0  # ten minutes later
+        await one.put(NEW.content, NEW.chunks())
+        assert kubo.pins.keys() == {NEW.content.cid}
+    finally:
+        await one.close()
+        await other.close()
 
 
 async def test_nobody_there_is_never_called_absence(kubo: FakeKubo, store: KuboBackend) -> None:
