@@ -33,6 +33,9 @@ FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 BATCH: Final = 100
 MAX_POSTPONED: Final = 1_000
+MAX_WITHDRAWN: Final = 10_000
+"""Withdrawals that are remembered, also by a process whose turn it is not; beyond, every copy is asked about when it is."""
+
 RECHECKED_APART_SECONDS: Final = 0.02
 """Between two questions whether a copy of long ago may stay: at the start and after a gap in the change stream, all are asked."""
 
@@ -82,6 +85,7 @@ class Copier:
         self._oracle = oracle
         self._withdrawn: dict[tuple[str, str], None] = {}
         self._recheck_after = 0  # reports from here to what is copied are asked about again
+        self._gaps = 0  # how often all of them had to be
         self._postponed: list[Stored] = []  # how they stand nobody could say
         self._again_at = 0.0
         self._news = asyncio.Event()
@@ -90,12 +94,19 @@ class Copier:
     def hear(self, change: Change) -> None:
         """A line of the bot's change stream; after `reset` there may have been changes of which nobody told."""
         if change.reset:
-            self._recheck_after = 0
+            self._recheck_all()
         elif change.project is not None and change.withdrawn:
             self._withdrawn.update(dict.fromkeys((change.project, file) for file in change.withdrawn))
+            if len(self._withdrawn) > MAX_WITHDRAWN:
+                self._withdrawn.clear()
+                self._recheck_all()
         else:
             return
         self._news.set()
+
+    def _recheck_all(self) -> None:
+        self._recheck_after = 0
+        self._gaps += 1
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -169,25 +180,31 @@ class Copier:
     async def _take_back(self) -> bool:
         names = list(self._withdrawn)
         for project, file in names:
-            for report in await self._notes.reported_as(project, file):
-                await self._take_one_back(report)
-            self._withdrawn.pop((project, file), None)
+            self._withdrawn.pop((project, file), None)  # not afterwards: it may be withdrawn again meanwhile
+            try:
+                for report in await self._notes.reported_as(project, file):
+                    await self._take_one_back(report)
+            except Problem:
+                self._withdrawn[project, file] = None
+                raise
         return bool(names)
 
     async def _recheck(self) -> bool:
         """Copies of long ago, some of them: whatever was refused while nobody listened."""
-        until = await self._notes.copied_until(self.backend)
+        gaps, until = self._gaps, await self._notes.copied_until(self.backend)
         if self._recheck_after >= until:
             return False
-        for number, report in await self._notes.reported_after(self._recheck_after, BATCH):
+        batch = await self._notes.reported_after(self._recheck_after, BATCH)
+        for number, report in batch:
             if number > until:
                 break
             await self._take_one_back(report)
+            if gaps != self._gaps:
+                return True  # from the beginning: what was said before does not count
             self._recheck_after = number
             await asyncio.sleep(RECHECKED_APART_SECONDS)
-        else:
-            return True
-        self._recheck_after = until
+        if gaps == self._gaps and (len(batch) < BATCH or batch[-1][0] > until):
+            self._recheck_after = until
         return True
 
     async def _take_one_back(self, report: Stored) -> None:

@@ -22,6 +22,7 @@ from index_frontend.storage.store_backend import StoreBackend
 from index_frontend.storage.verified import Verified
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from matrix_pypi_bot.wire.messages import Change, Decision, Stored
+from matrix_pypi_bot.wire.names import FileName, ProjectName
 from tests.support.file_side import ScriptedOracle
 
 
@@ -39,6 +40,27 @@ class Elsewhere(StoreBackend):
         if self.is_away:
             raise Unavailable("is away", backend=self.name)
         return await super().stat(content)
+
+
+class Asked(ScriptedOracle):
+    """An oracle to whom things happen while it answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = 0
+        self._happens: dict[str, Callable[[], None]] = {}
+
+    def when_asked(self, file: str, happens: Callable[[], None]) -> None:
+        """Once: after the answer about `file` is decided, before it is given."""
+        self._happens[file] = happens
+
+    async def standing_of(self, project: ProjectName, file: FileName) -> Decision:
+        """See ports.Oracle."""
+        decision = await super().standing_of(project, file)
+        self.answers += 1
+        if happens := self._happens.pop(file, None):
+            happens()
+        return decision
 
 
 @dataclass(slots=True)
@@ -207,6 +229,53 @@ async def test_an_evicted_file_is_passed_over(tmp_path: Path) -> None:
         elsewhere.is_away = False
         await until(lambda: world.has_copy(here))
         assert not await world.has_copy(gone)
+
+
+async def test_what_was_refused_while_copies_were_looked_through_is_taken_back_too(tmp_path: Path) -> None:
+    elsewhere, oracle = Elsewhere(), Asked()
+    async with living(tmp_path, elsewhere, oracle) as world:
+        first, second = await world.given("mxa-1.zip", b"one"), await world.given("mxa-2.zip", b"two")
+        await until(lambda: world.has_copy(second))
+        await until(lambda: is_zero(world.store.left_to_copy("elsewhere")))
+    async with living(tmp_path, elsewhere, oracle) as world:
+
+        def refuse_the_first_and_tell_nobody() -> None:
+            world.say("mxa-1.zip", first.sha256, "refuse")
+            world.copier.hear(Change(seq=9, reset=True))
+
+        oracle.when_asked("mxa-2.zip", refuse_the_first_and_tell_nobody)
+        await until(lambda: not_now(world.has_copy(first)))
+        assert await world.has_copy(second)
+
+
+async def test_what_is_withdrawn_again_while_it_is_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+    oracle = Asked()
+    async with living(tmp_path, Elsewhere(), oracle) as world:
+        held = await world.given("mxa-1.zip", b"one")
+        await until(lambda: oracle.answers >= 2)  # it was copied, and asked about again
+        withdrawn = Change(seq=2, project="mxa", revision="2", withdrawn=("mxa-1.zip",))
+
+        def withdraw() -> None:
+            world.say("mxa-1.zip", held.sha256, "refuse")
+            world.copier.hear(withdrawn)
+
+        oracle.when_asked("mxa-1.zip", withdraw)
+        world.copier.hear(withdrawn)
+        await until(lambda: not_now(world.has_copy(held)))
+
+
+async def test_so_many_withdrawals_are_remembered_by_who_does_not_copy_and_none_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WITHDRAWN", 2)
+    async with living(tmp_path, Elsewhere()) as world:
+        held = [await world.given(f"mxa-{number}.zip", b"%d" % number) for number in range(4)]
+        await until(lambda: is_zero(world.store.left_to_copy("elsewhere")))
+        for number, one in enumerate(held):
+            world.say(f"mxa-{number}.zip", one.sha256, "refuse")
+            world.copier.hear(Change(seq=number, project="mxa", withdrawn=(f"mxa-{number}.zip",)))
+        for one in held:
+            await until(lambda one=one: not_now(world.has_copy(one)))
 
 
 async def not_now(found: Awaitable[bool]) -> bool:
