@@ -152,7 +152,10 @@ class GatewayBackend(StorageBackend):
                     with suppress(aiohttp.ClientError):
                         await response.content.read(_TOLD_BYTES)
                     raise self._problem(response, cid)
-                if response.content_type != _RAW or response.headers.get("Content-Encoding", "identity") != "identity":
+                is_untold = method == "HEAD" and "Content-Type" not in response.headers  # Kubo's answers to HEAD
+                if (response.content_type != _RAW and not is_untold) or response.headers.get(
+                    "Content-Encoding", "identity"
+                ) != "identity":
                     told = clean_line(response.headers.get("Content-Type", "nothing"), 60)
                     raise Unavailable(f"answers {told} for a block", backend=self.name)
                 yield response

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -22,12 +24,14 @@ from index_frontend.storage.api import (
     Usage,
     WrongContent,
 )
+from index_frontend.storage.gateway import GatewayBackend
 from index_frontend.storage.kubo import rpc as rpc_module
 from index_frontend.storage.kubo.backend import KuboBackend
 from index_frontend.storage.kubo.packing import as_car
 from index_frontend.storage.kubo.rpc import KuboRpc
 from index_frontend.storage.kubo.settings import KuboSettings
 from index_frontend.storage.registry import read_section
+from index_frontend.storage.verified import Verified, opened
 from matrix_pypi_bot.wire.cids import Cid, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from tests.conformance.kubo.expected import MIB, File, read_all
@@ -267,6 +271,36 @@ async def test_kubo_gives_what_we_stored_to_its_own_clients(kubo: Kubo, backend:
     await backend.put(file.content, file.chunks())
     assert kubo.cli("cat", file.content.cid) == file.data
     assert kubo.cli("block", "get", file.content.cid) == await backend.get_block(file.content.cid)
+
+
+async def test_a_car_of_ours_is_a_file_for_anybody_who_has_kubo(kubo: Kubo, tmp_path: Path) -> None:
+    file = File.of("a car", 3 * MIB + 5)
+    car, got = tmp_path / "file.car", tmp_path / "got"
+    car.write_bytes(b"".join([piece async for piece in as_car(file.content, file.chunks(), backend="kubo")]))
+
+    def ipfs(*arguments: str) -> None:
+        """The program as anybody runs it, without a daemon."""
+        environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "IPFS_PATH": str(tmp_path / "repo")}
+        subprocess.run(
+            [str(kubo.node.binary), *arguments], env=environment, check=True, capture_output=True, timeout=60
+        )
+
+    ipfs("init", "--profile=unixfs-v1-2025")
+    ipfs("--offline", "dag", "import", str(car))
+    ipfs("--offline", "get", file.content.cid, "--output", str(got))
+    assert got.read_bytes() == file.data
+
+
+async def test_kubos_gateway_is_a_peer_like_any_other(kubo: Kubo, backend: KuboBackend) -> None:
+    file, other = File.of("by its gateway", 3 * MIB + 5), File.of("not there", 10)
+    await backend.put(file.content, file.chunks())
+    async with opened(Verified(GatewayBackend("kubo", kubo.gateway))) as gateway:
+        assert (await gateway.health()).state == "ok"
+        assert await gateway.stat(file.content) is not None
+        assert await gateway.stat(other.content) is None
+        assert await read_all(gateway, file.content) == file.data
+        with pytest.raises(NotFound):
+            await gateway.get_block(other.content.cid)
 
 
 async def test_a_block_comes_from_a_peer_once_they_have_met(kubo_swarm: list[Kubo]) -> None:
