@@ -9,6 +9,7 @@ Nobody's departure ends a flight. What goes out of it is decided by each reader'
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
@@ -110,14 +111,20 @@ class Flight:
         self._wake()
 
     async def _fetch(self, writer: Writer) -> Held:
-        """From the first source that has the right bytes. Raises the problem to tell when none has, or the store cannot take them."""
+        """From the first source that has the right bytes. Raises the problem to tell when none has, or the store cannot take them.
+
+        Whoever only went on after others did not send what was wrong, or not alone: he is asked once more, for all of it.
+        """
         problems: list[Problem] = []
         incoming, wrong = self._begin(writer), None
-        for source, way in self._ways():
+        ways = deque(self._ways())
+        while ways:
+            source, way = ways.popleft()
             if wrong is not None:
                 await writer.restart()
                 incoming.drop(wrong)
                 incoming, wrong = self._begin(writer), None
+            went_on = incoming.count > 0
             try:
                 await incoming.receive(source, way)
                 self.source = incoming.transfer.source
@@ -126,8 +133,10 @@ class Flight:
                 problems.append(problem)
             except DigestMismatch as mismatch:
                 # Readers are told when there is another way to go, or by `end`: not while who asks again would join what is over.
-                problems.append(wrong := _wrong_bytes(self.wanted, incoming.transfer.source))
-                await self._on_wrong(self.wanted, mismatch, incoming.transfer.source)
+                problems.append(wrong := _wrong_bytes(self.wanted, incoming.senders))
+                await self._on_wrong(self.wanted, mismatch, incoming.senders)
+                if went_on:
+                    ways.appendleft((source, way))
         raise _worst(problems, self.wanted)
 
     def _begin(self, writer: Writer) -> Incoming:

@@ -39,14 +39,28 @@ class Incoming:
         self._tally = Tally(wanted.sha256, size=wanted.size, max_bytes=wanted.max_bytes)
         self._writer = writer
         self._hashing = hashing
+        self._senders: dict[str, None] = {}
         self._memory: bytearray | None = None
         self._part: Part | None = None
         self._verified: Verified | None = None
+
+    @property
+    def count(self) -> int:
+        """Bytes that came so far."""
+        return self._tally.count
+
+    @property
+    def senders(self) -> str:
+        """Whoever sent of them, e.g. `upstream`, or `peer and upstream` when one broke off and the other one went on."""
+        return " and ".join(self._senders)
 
     async def receive(self, source: Source, wanted: Wanted) -> None:
         """Takes what is missing yet from `source`. Raises what the source raises, DigestMismatch, StorageFull or StorageBroken."""
         async with source.fetch(wanted, self._tally.count) as body:
             self.transfer.source = body.sender
+            if not self._tally.count:
+                self._senders.clear()
+            self._senders[body.sender] = None
             if body.size is not None and self.transfer.total is None:
                 await self._expect(body.size)
             if self._memory is not None:

@@ -227,6 +227,20 @@ def test_a_peer_that_gives_the_root_and_then_nothing_costs_seconds_and_no_file(
         assert upstream.hits("GET", BIG) == 1
 
 
+def test_upstream_has_the_right_bytes_also_when_it_went_on_after_wrong_ones(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race, "SILENT_SECONDS", 0.2)
+    other = replace(BIG, content=BIG.content[::-1])
+    with Peer(other.content) as peer, FileSide(upstream, tmp_path / "empty", peers={"peer": peer.url}) as side:
+        side.publish(BIG)
+        side.oracle.attested[BIG.filename], side.oracle.attested_by = (cid_of(other),), ()
+        peer.hold(*leaves_of(other)[2:])
+        assert whole(side, BIG) is None
+        assert side.get(BIG).body == BIG.content
+        assert {one.source for one in side.oracle.observed} == {"peer and upstream"}
+
+
 def test_a_cid_of_other_bytes_is_found_out_at_the_end_and_upstream_has_the_right_ones(
     upstream: Upstream, tmp_path: Path
 ) -> None:
