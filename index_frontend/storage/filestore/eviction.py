@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from typing import Final
 
@@ -84,7 +84,7 @@ class Eviction:
                 return
             with self._my_turn() as is_mine:
                 if is_mine:
-                    left = await self._free(due)
+                    left = await self._free(due, all_or_nothing=True)
                     self._wake.set()  # the rest of the round keeps nobody waiting
                     if not left:
                         return
@@ -146,24 +146,44 @@ class Eviction:
     def _space(self) -> Space:
         return self._disk.space(self._layout.root)
 
-    async def _free(self, due: Excess) -> Excess:
-        """Evicts what was used longest ago. What of `due` is left, by its own count: an open file frees its bytes when it is closed."""
+    async def _free(self, due: Excess, *, all_or_nothing: bool = False) -> Excess:
+        """Evicts what was used longest ago. What of `due` is left, by its own count: an open file frees its bytes when it is closed.
+
+        With `all_or_nothing` nothing goes when all that may go would not be enough: a file that finds no room costs no other its place.
+        """
         await self.write_uses()
         pinned = await in_thread(self._threads, self._pins.all)
-        after, bytes_, files = (-1, -1), 0, 0
-        while bytes_ < due.bytes or files < due.files:
-            page = await self._index.read(partial(rows.least_used, after=after, limit=_PAGE))
-            if not page:
-                break
-            for used, row, sha256, size in page:
-                after = (used, row)
-                if sha256 not in pinned and await self._evict(sha256):
-                    bytes_, files = bytes_ + size, files + 1
-                    if bytes_ >= due.bytes and files >= due.files:
-                        break
+        if all_or_nothing and (lacking := await self._lacking(due, pinned)):
+            return lacking
+        left, bytes_, files = due, 0, 0
+        async with aclosing(self._evictable(pinned)) as evictable:
+            async for sha256, size in evictable:
+                if not left:
+                    break
+                if await self._evict(sha256):
+                    left, bytes_, files = _less(left, size), bytes_ + size, files + 1
         if files:
             log.info("store made room", extra={"bytes": bytes_, "files": files})
-        return Excess(max(0, due.bytes - bytes_), max(0, due.files - files))
+        return left
+
+    async def _lacking(self, due: Excess, pinned: Collection[Sha256]) -> Excess:
+        """What of `due` would be left if everything went that may."""
+        left = due
+        async with aclosing(self._evictable(pinned)) as evictable:
+            async for _, size in evictable:
+                left = _less(left, size)
+                if not left:
+                    break
+        return left
+
+    async def _evictable(self, pinned: Collection[Sha256]) -> AsyncGenerator[tuple[Sha256, int], None]:
+        """(sha256, size) of what was used longest ago first."""
+        after = (-1, -1)
+        while page := await self._index.read(partial(rows.least_used, after=after, limit=_PAGE)):
+            for used, row, sha256, size in page:
+                after = (used, row)
+                if sha256 not in pinned:
+                    yield sha256, size
 
     @contextmanager
     def _my_turn(self) -> Iterator[bool]:
@@ -178,3 +198,7 @@ class Eviction:
         finally:
             self._is_at_it = False
             claim.release()
+
+
+def _less(due: Excess, size: int) -> Excess:
+    return Excess(max(0, due.bytes - size), max(0, due.files - 1))

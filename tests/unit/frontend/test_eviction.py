@@ -165,6 +165,25 @@ async def test_a_file_larger_than_the_quota_costs_no_other_its_place(tmp_path: P
     assert names(tmp_path, "tmp") == set()
 
 
+async def test_a_file_for_which_there_is_no_room_even_without_all_others_costs_none_its_place(tmp_path: Path) -> None:
+    async with open_filestore(tmp_path, limits=Limits(min_free_bytes=GIB // 2), disk=Shrinking(GIB)) as store:
+        stored = {(await put(store, body(number))).sha256 for number in (1, 2, 3)}
+        with pytest.raises(StorageFull, match="nothing can be evicted"):
+            await store.make_room(10 * GIB)
+        assert await held(store) == stored
+
+
+async def test_what_is_pinned_leaves_no_room_and_nothing_else_goes_in_vain(tmp_path: Path) -> None:
+    async with open_filestore(tmp_path, limits=Limits(max_bytes=3000)) as store:
+        stored = [await put(store, body(number)) for number in (1, 2)]
+        await store.pin(stored[0].sha256, "kept")
+        with pytest.raises(StorageFull, match="nothing can be evicted"):
+            await store.make_room(2500)
+        assert await held(store) == {one.sha256 for one in stored}
+        await store.make_room(2000)
+        assert await held(store) == {stored[0].sha256}
+
+
 async def test_a_length_that_is_announced_makes_room_before_a_byte_comes(tmp_path: Path) -> None:
     async with open_filestore(tmp_path, limits=Limits(max_bytes=2000)) as store:
         await put(store, body(1))
