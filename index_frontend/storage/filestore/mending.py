@@ -55,6 +55,9 @@ async def mend(aside: Held, store: FileStore, repair: Repair, thread: Executor) 
     with file:
         mending = _Mending(aside, file, store, repair, thread)
         try:
+            async with store.writer(aside.sha256) as got:
+                if isinstance(got, Held):  # fetched anew meanwhile
+                    return True
             await mending.fetch()
             for _ in range(int(OTHERS_SECONDS / _POLL_SECONDS)):
                 async with store.writer(aside.sha256) as got:

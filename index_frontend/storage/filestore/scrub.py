@@ -24,6 +24,8 @@ ROUND_SECONDS: Final = 86_400.0
 """No file is looked at more often, however small the store."""
 TURN_SECONDS: Final = 60.0
 """How often a process whose turn it is not asks again, and what could not be mended is tried again."""
+PATIENCE_SECONDS: Final = 3_600.0
+"""How often blocks of what is pinned are asked for again when nobody gave them: who has them may be away."""
 _NAP_SECONDS: Final = 0.05
 
 
@@ -40,6 +42,7 @@ class Scrub:
         self._bytes_per_second = bytes_per_second
         self._repair = repair
         self._debt_bytes = 0
+        self._not_before: dict[Sha256, float] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -129,15 +132,27 @@ class Scrub:
             await asyncio.sleep(seconds)
 
     async def mend_all(self, thread: ThreadPoolExecutor) -> None:
-        """What was set aside is repaired, or given up: then it is fetched anew when somebody asks. Raises StorageBroken."""
+        """What was set aside is repaired, or given up: then it is fetched anew when somebody asks. Raises StorageBroken.
+
+        What is pinned is not given up: the rest of it may be all that anybody has.
+        """
+        now = asyncio.get_running_loop().time()
         for held in await self._store.set_asides():
             assert held.path is not None
+            if now < self._not_before.get(held.sha256, 0):
+                continue
+            self._not_before.pop(held.sha256, None)
             try:
                 is_here = await mend(held, self._store, self._repair, thread)
+                waits = not is_here and await self._store.pin_of(held.sha256) is not None
             except StorageProblem as problem:  # no room, or somebody else is writing it: another time
                 log.warning(
                     "damaged file cannot be repaired now", extra={"sha256": held.sha256, "cause": problem.detail}
                 )
+                continue
+            if waits:
+                self._not_before[held.sha256] = now + PATIENCE_SECONDS
+                log.error("pinned file is damaged, and nobody gives its blocks", extra={"sha256": held.sha256})
                 continue
             if is_here:
                 log.info("damaged file is here again, whole", extra={"sha256": held.sha256})

@@ -144,6 +144,39 @@ async def test_what_nobody_can_mend_is_removed_and_can_be_fetched_anew(tmp_path:
         assert await content(store, LARGE) == LARGE
 
 
+async def test_what_is_pinned_waits_for_who_can_mend_it(tmp_path: Path) -> None:
+    async with open_filestore(tmp_path) as store:
+        held = await put(store, LARGE)
+        assert await store.pin(held.sha256, "the only copy")
+        await rot(store, held, 2 * MIB)
+        peer = Peer()
+        patient = Scrub(store, bytes_per_second=1 << 40, repair=peer.repair)
+        for _ in range(3):
+            await patient.round()
+        assert (await store.find(held.sha256), peer.asked) == (None, [leaf(2)])
+        assert left(tmp_path) == [f"{held.sha256}.{held.size}.{held.cid}"]
+        await scrub(store, Peer(LARGE))
+        assert (await content(store, LARGE), left(tmp_path)) == (LARGE, [])
+        assert await store.pin_of(held.sha256) == "the only copy"
+
+
+@pytest.mark.parametrize("how", ["fetched anew", "unpinned"])
+async def test_what_waited_to_be_mended_goes_when_nobody_needs_it(tmp_path: Path, how: str) -> None:
+    async with open_filestore(tmp_path) as store:
+        held = await put(store, LARGE)
+        assert await store.pin(held.sha256, "kept")
+        await rot(store, held, 0)
+        await scrub(store)
+        assert left(tmp_path) == [f"{held.sha256}.{held.size}.{held.cid}"]
+        if how == "unpinned":
+            await store.unpin(held.sha256)
+        else:
+            await put(store, LARGE)
+        await scrub(store)
+        assert left(tmp_path) == []
+        assert (await store.find(held.sha256) is not None) == (how == "fetched anew")
+
+
 async def test_it_is_out_of_service_before_anybody_is_asked_to_mend_it(tmp_path: Path) -> None:
     peer, found = Peer(LARGE), []
     async with open_filestore(tmp_path) as store, open_filestore(tmp_path) as other:
