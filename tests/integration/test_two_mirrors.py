@@ -6,62 +6,18 @@ Two stacks of their own, for one upstream. They attest nothing to one another he
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pytest
 
-from matrix_pypi_bot.wire.cids import CidBuilder
-from tests.support.dists import Dist, wheel
-from tests.support.http_client import Reply, ask
+from tests.support.dists import wheel
 from tests.support.installers import Environment, Uv
+from tests.support.mirrors import Mirrors, block
 from tests.support.stack import Stack
 from tests.support.upstream import Upstream
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 MIB = 1 << 20
-TOLD_SECONDS = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Mirrors:
-    """`a` keeps what it has; `b`, which knows `a` as a peer, may lose its store."""
-
-    a: Stack
-    b: Stack
-    upstream: Upstream
-
-    def both_serve(self, dist: Dist) -> None:
-        """Both have fetched the file from the upstream and attested it, and `a` gives its blocks."""
-        self.upstream.publish(dist)
-        for mirror in (self.a, self.b):
-            assert mirror.file(dist).body == dist.content
-            wait_until(
-                lambda mirror=mirror: block(mirror, dist).status == 200,
-                f"{mirror.home} gives the blocks of {dist.filename}",
-                timeout_seconds=TOLD_SECONDS,
-            )
-
-    def b_loses_its_store_and_the_upstream_goes(self) -> None:
-        """`b` starts again with nothing but its memory of what it decided."""
-        assert self.b.stop() == 0
-        shutil.rmtree(self.b.home / "orga" / "files")
-        self.upstream.off()
-        self.b.start()
-
-
-def cid_of(dist: Dist) -> str:
-    """The file's CID."""
-    builder = CidBuilder()
-    builder.update(dist.content)
-    return builder.finish()
-
-
-def block(mirror: Stack, dist: Dist) -> Reply:
-    """The root block of a file, as any IPFS client asks for it."""
-    return ask(f"{mirror.org.frontend}/ipfs/{cid_of(dist)}?format=raw", Accept="application/vnd.ipld.raw")
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +47,7 @@ def test_what_a_mirror_has_lost_installs_from_the_other_while_the_upstream_is_aw
 ) -> None:
     small = wheel(f"{name}-small", payload_bytes=100_000)
     large = wheel(f"{name}-large", requires=[f"{name}-small"], payload_bytes=200 * MIB)
-    mirrors.both_serve(small)
-    mirrors.both_serve(large)
+    mirrors.both_serve(small, large)
     mirrors.b_loses_its_store_and_the_upstream_goes()
     outcome = Uv().install(mirrors.b.org.simple, large.project, environment=empty_environment())
     assert outcome.returncode == 0, outcome.output
