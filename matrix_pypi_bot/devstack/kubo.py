@@ -81,7 +81,10 @@ class KuboNode:
         create_secret(self.swarm_key_file, f"/key/swarm/psk/1.0.0/\n/base16/\n{secrets.token_hex(32)}")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         config = self.folder / "config"
-        if not config.exists():
+        if not (
+            config.exists() and (self.folder / "version").exists()
+        ):  # Kubo writes that one last: else it was killed meanwhile
+            config.unlink(missing_ok=True)
             self._initialise()
         try:
             tree = json.loads(config.read_bytes())
@@ -107,7 +110,6 @@ class KuboNode:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise NeededIsMissing(f"{self.binary} cannot be run: {error}", hint=HOW_TO_GET) from error
         if done.returncode:
-            (self.folder / "config").unlink(missing_ok=True)
             told = clean_line((done.stderr or done.stdout).decode(errors="replace"))
             raise NeededIsMissing(f"{self.binary} makes no node with the profile {PROFILE}: {told}", hint=HOW_TO_GET)
 

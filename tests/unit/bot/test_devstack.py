@@ -321,7 +321,8 @@ def ipfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.parent.mkdir()
     program.write_text(
         '#!/bin/sh\ncase "$*" in *"init --profile=unixfs-v1-2025") echo "{\\"Identity\\": {\\"PeerID\\": \\"x\\"},'
-        ' \\"API\\": {}, \\"Swarm\\": {\\"ConnMgr\\": {\\"GracePeriod\\": \\"20s\\"}}}" >"$IPFS_PATH/config";;'
+        ' \\"API\\": {}, \\"Swarm\\": {\\"ConnMgr\\": {\\"GracePeriod\\": \\"20s\\"}}}"'
+        ' >"$IPFS_PATH/config"; touch "$IPFS_PATH/version";;'
         " *) exit 1;; esac\n"
     )
     program.chmod(0o755)
@@ -386,6 +387,15 @@ def test_an_ipfs_that_makes_no_such_node_is_refused(tmp_path: Path, ipfs: Path) 
             stack.prepare(options(tmp_path / "home", kubo=True), {"PATH": str(ipfs.parent)})
         lock = tmp_path / "home/lock"
         lock.unlink()
+
+
+@pytest.mark.usefixtures("no_ports")
+def test_a_node_that_was_killed_while_it_was_made_is_made_anew(tmp_path: Path, ipfs: Path) -> None:
+    folder = tmp_path / "orga/kubo"
+    folder.mkdir(parents=True)
+    (folder / "config").write_text('{"Identity": {"PeerID": "of the ')
+    os.close(stack.prepare(options(tmp_path, kubo=True), {"PATH": str(ipfs.parent)}).lock)
+    assert json.loads((folder / "config").read_bytes())["Identity"] == {"PeerID": "x"}
 
 
 @pytest.mark.usefixtures("no_ports")
