@@ -19,7 +19,9 @@ LEAST_HEDGE_SECONDS: Final = 0.25
 _HEDGE_TIMES: Final = 3.0  # as long as a block is used to take, before another one is asked too
 _TRIES: Final = 2  # of one that failed, not of one that does not have it or lies
 _RETRY_SECONDS: Final = 0.1
-_FULL_SECONDS: Final = 0.02  # between looks for room, when all have as much to do as they can
+_FULL_SECONDS: Final = (
+    1.0  # after which it is looked for room that nobody told of, when all have as much to do as they can
+)
 
 Wrong = Callable[[str, WrongContent], Awaitable[None]]
 
@@ -91,7 +93,7 @@ class Getter:
                 return chosen
             if not wait:
                 return None
-            await asyncio.sleep(_FULL_SECONDS)
+            await _room(candidates)
 
     def _candidates(self, tries: Counter[Neighbour]) -> list[Neighbour]:
         unfit = self._dropped | self._lacking
@@ -106,6 +108,18 @@ class Getter:
             return None
         known = min(max(one.block_seconds for one in asked.values()), *others)
         return max(LEAST_HEDGE_SECONDS, _HEDGE_TIMES * known) if known else FIRST_HEDGE_SECONDS
+
+
+async def _room(neighbours: Collection[Neighbour]) -> None:
+    """Returns when one of them may have room. Those who wait are many, when many files are fetched: looking again and again costs."""
+    told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    for one in neighbours:
+        one.waiting[told] = None
+    try:
+        await asyncio.wait([told], timeout=_FULL_SECONDS)
+    finally:
+        for one in neighbours:
+            one.waiting.pop(told, None)
 
 
 def _nobody(cid: Cid, problems: list[BackendProblem]) -> Problem:

@@ -45,6 +45,9 @@ class Neighbour:
         self.in_flight = 0
         self.limit = FIRST_LIMIT
         self.block_seconds = 0.0
+        self.waiting: dict[
+            asyncio.Future[None], None
+        ] = {}  # to be told of room, in this order; who waits enters and removes himself
         self._backend = backend
         self._clock = clock
         self._best_seconds = math.inf
@@ -77,6 +80,13 @@ class Neighbour:
 
     def _done(self, task: asyncio.Task[bytes]) -> None:
         self.in_flight -= 1
+        free = math.ceil(self.limit - self.in_flight) if self.is_usable else len(self.waiting)
+        for waiter in self.waiting:
+            if free <= 0:
+                return
+            if not waiter.done():
+                waiter.set_result(None)
+                free -= 1
 
     async def _get(self, cid: Cid) -> bytes:
         with self._judging():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from index_frontend.blocks import Blocks, Neighbour, cids_of
+from index_frontend.blocks import getter as getter_module
 from index_frontend.blocks.file import AHEAD
 from index_frontend.blocks.getter import Getter
 from index_frontend.blocks.neighbour import (
@@ -327,6 +328,32 @@ async def test_who_gives_roots_and_then_nothing_is_left_alone_for_longer_each_ti
         assert neighbour.is_usable == (not pause)
         made.clock.now += pause / 2
         assert neighbour.is_usable
+
+
+async def test_who_waits_for_room_is_told_of_it_and_need_not_look_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(getter_module, "_FULL_SECONDS", 3_600.0)
+    mirror = Mirror("one")
+    made = await world(mirror)
+    (neighbour,) = made.neighbours
+    neighbour.limit = 1.0
+    getter = Getter(made.neighbours, _nobody_told)
+    async with asyncio.timeout(10):
+        found = await asyncio.gather(*(getter.get(cid) for cid in BLOCKS))
+    assert [data for data, _ in found] == list(BLOCKS.values())
+    assert not neighbour.waiting
+
+
+async def test_who_waits_for_room_of_a_liar_is_told_that_there_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(getter_module, "_FULL_SECONDS", 3_600.0)
+    mirror = Mirror("one")
+    mirror.lies = dict.fromkeys(BLOCKS, b"!")
+    made = await world(mirror)
+    made.neighbours[0].limit = 1.0
+    async with asyncio.timeout(10):
+        failed = await asyncio.gather(*map(made.blocks.repair, BLOCKS))
+    assert (failed, len(mirror.asked)) == ([None] * len(BLOCKS), 1)
 
 
 async def _nobody_told(name: str, problem: WrongContent) -> None:
