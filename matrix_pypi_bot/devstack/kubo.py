@@ -81,9 +81,8 @@ class KuboNode:
         create_secret(self.swarm_key_file, f"/key/swarm/psk/1.0.0/\n/base16/\n{secrets.token_hex(32)}")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         config = self.folder / "config"
-        if not (
-            config.exists() and (self.folder / "version").exists()
-        ):  # Kubo writes that one last: else it was killed meanwhile
+        whole = (config, self.folder / "version")  # Kubo writes that one last: without it, it was killed meanwhile
+        if not all(file.exists() for file in whole):
             config.unlink(missing_ok=True)
             self._initialise()
         try:
