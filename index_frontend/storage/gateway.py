@@ -6,6 +6,8 @@ before it is read and in time, and its answers are told apart: it does not have 
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final
@@ -38,7 +40,19 @@ MAX_REDIRECTS: Final = 2
 _RAW: Final = "application/vnd.ipld.raw"
 _ABSENT: Final = frozenset({404, 410, 412, 451})
 _LOCKED: Final = frozenset({401, 403})
+_BUSY: Final = 429
+_SECONDS: Final = re.compile(r"[0-9]{1,9}")
+_BUSY_SECONDS: Final = (0.2, 0.4, 0.8)  # before it is asked again; longer when it says so, but no longer than the next
+_LONGEST_BUSY_SECONDS: Final = 1.0
 _TOLD_BYTES: Final = 8_192  # of an error's body are read, so that the connection can be used again
+
+
+class _BusyError(Unavailable):
+    """It has too much to do; `seconds` is when it says it will have less."""
+
+    def __init__(self, seconds: float, *, backend: str) -> None:
+        super().__init__(f"answers {_BUSY}", backend=backend)
+        self.seconds = seconds
 
 
 class GatewayBackend(StorageBackend):
@@ -91,7 +105,18 @@ class GatewayBackend(StorageBackend):
         return self._reading(content)
 
     async def get_block(self, cid: Cid) -> bytes:
-        """The block. Raises WrongContent when it is longer than such a block can be."""
+        """The block. Raises WrongContent when it is longer than such a block can be.
+
+        A gateway that has too much to do is no broken one: it is waited for a little, and gets no more requests meanwhile.
+        """
+        for seconds in _BUSY_SECONDS:
+            try:
+                return await self._block(cid)
+            except _BusyError as busy:
+                await asyncio.sleep(min(_LONGEST_BUSY_SECONDS, max(seconds, busy.seconds)))
+        return await self._block(cid)
+
+    async def _block(self, cid: Cid) -> bytes:
         most = LEAF_BYTES if is_leaf(cid) else MAX_BLOCK_BYTES
         async with self._asked("GET", cid) as response:
             return await self._body(response, cid, most)
@@ -167,6 +192,9 @@ class GatewayBackend(StorageBackend):
             return NotFound(f"does not have {cid}", backend=self.name)
         if response.status in _LOCKED:
             return Unauthorised(f"answers {response.status}", backend=self.name)
+        if response.status == _BUSY:
+            told = response.headers.get("Retry-After", "")
+            return _BusyError(float(told) if _SECONDS.fullmatch(told) else 0.0, backend=self.name)
         return Unavailable(f"answers {response.status}", backend=self.name)
 
     async def _body(self, response: aiohttp.ClientResponse, cid: Cid, most: int) -> bytes:

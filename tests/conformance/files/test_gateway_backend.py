@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
+from aiohttp import web
 
 from index_frontend.storage.api import (
     BackendProblem,
@@ -23,10 +25,22 @@ from matrix_pypi_bot.wire.digests import sha256_of
 from tests.conformance.files.expected import SMALL, warm
 from tests.support.dists import wheel
 from tests.support.file_side import FileSide
-from tests.support.peers import LIES, Peer
+from tests.support.peers import LIES, RAW, Peer
 from tests.support.waiting import wait_until
 
 BIG = wheel("mxk", payload_bytes=3 << 20).content
+
+
+class Busy(Peer):
+    """Has too much to do for the next `left` requests."""
+
+    left = 3
+
+    async def _429(self, request: web.BaseRequest, data: bytes) -> web.StreamResponse:
+        if not self.left:
+            return web.Response(body=data, content_type=RAW)
+        self.left -= 1
+        return web.Response(status=429, headers={"Retry-After": "999999999"})
 
 
 def content(data: bytes) -> ContentId:
@@ -119,3 +133,14 @@ async def test_an_identity_cid_is_never_asked_for(peer: Peer) -> None:
         with pytest.raises(ValueError, match="is not a CIDv1"):
             await backend.get_block(Cid("bafkqablumvzxi"))
     assert peer.asked == []
+
+
+async def test_a_gateway_that_has_too_much_to_do_is_waited_for_a_little() -> None:
+    with Busy(BIG) as peer:
+        peer.answers("429")
+        async with opened(gateway(peer.url)) as backend, asyncio.timeout(10):
+            assert len(await backend.get_block(content(BIG).cid)) > 0
+            peer.left = 1_000
+            with pytest.raises(Unavailable, match="429"):
+                await backend.get_block(content(BIG).cid)
+            assert peer.left == 1_000 - 4
