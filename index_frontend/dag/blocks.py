@@ -21,6 +21,9 @@ MAX_BLOCK_BYTES: Final = 2 << 20
 
 LEAF_BYTES: Final = UNIXFS_V1_2025.chunk_bytes
 MAX_LINKS: Final = UNIXFS_V1_2025.max_links
+MAX_NODE_BYTES: Final = 128 << 10
+"""A full node has 51 KiB. What is longer takes long to read and is no file's of ours."""
+
 PROBE_CID: Final = Cid("bafkqaaa")
 """The identity CID of nothing, by which a trustless gateway is probed. The only one of its kind that is answered."""
 
@@ -101,6 +104,8 @@ def read_node(data: bytes) -> tuple[list[Cid], list[int]]:
 
     Nodes of ours have their links first; others may write them last (IPIP-550), and mean the same.
     """
+    if len(data) > MAX_NODE_BYTES:
+        raise BadBlock(f"a node of {len(data)} bytes is longer than {MAX_NODE_BYTES}")
     links: list[Cid] = []
     unixfs: bytes | None = None
     for field, value in _fields(data):

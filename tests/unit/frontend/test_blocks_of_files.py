@@ -146,3 +146,13 @@ def test_a_node_with_one_byte_changed_is_refused_or_leads_elsewhere(position: in
     except BadBlock:
         return
     assert sum(link.size for link in links) == size
+
+
+def test_a_node_that_is_longer_than_a_full_one_can_be_is_not_even_read() -> None:
+    cid, blocks = blocks_of(1024 * LEAF_BYTES)
+    full = blocks[cid].data
+    assert full is not None
+    assert len(read_node(full)[0]) == 1024
+    padding = b"\x18\x00" * 100_000  # a size of a link, again and again
+    with pytest.raises(BadBlock, match="longer"):
+        read_node(full + padding)
