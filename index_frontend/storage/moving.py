@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from index_frontend.dag.car import BadCar
-from index_frontend.storage.api import Capability, ContentId, NotFound, Stat, WrongContent
+from index_frontend.storage.api import Capability, ContentId, NotFound, Stat, Unavailable, WrongContent
 from index_frontend.storage.archive import Archive, Told, write_car
 from index_frontend.storage.verified import Verified
 from matrix_pypi_bot.wire.cids import Cid, InvalidCid, parse_cid
@@ -64,14 +64,19 @@ async def find(backend: Verified, names: Sequence[str]) -> AsyncGenerator[Stat, 
 async def copy(
     source: Verified, target: Verified, stat: Stat, told: Told = lambda count: None, *, pins: bool = False
 ) -> Moved:
-    """The file is in both; with `pins` pinned in `target` as it is in `source`. Checked block by block on its way."""
+    """The file is in both; with `pins` pinned in `target` as it is in `source`. Checked block by block on its way.
+
+    One that `source` cannot read is refused, and keeps nobody from the next: it may be a bad sector of a disk that is being saved.
+    """
     content = stat.content
     moved = Moved(content.cid, content.size, "was there")
     if await target.stat(content) is None:
         try:
             async with source.read(content) as chunks:
                 await target.put(content, _counted(chunks, told))
-        except (NotFound, WrongContent) as problem:
+        except (NotFound, WrongContent, Unavailable) as problem:
+            if isinstance(problem, Unavailable) and problem.backend != source.name:
+                raise
             return Moved(content.cid, content.size, "refused", problem.detail)
         moved = Moved(content.cid, content.size, "done")
     else:
@@ -90,7 +95,7 @@ async def export(backend: Verified, stat: Stat, folder: Path, told: Told = lambd
         return Moved(content.cid, content.size, "was there", str(path))
     try:
         await write_car(backend, content, path, told)
-    except (NotFound, WrongContent) as problem:
+    except (NotFound, WrongContent, Unavailable) as problem:
         return Moved(content.cid, content.size, "refused", problem.detail)
     return Moved(content.cid, content.size, "done", str(path))
 
@@ -134,7 +139,7 @@ async def scrub(
     content = stat.content
     try:
         await _read(backend, content, told)
-    except (NotFound, WrongContent) as problem:
+    except (NotFound, WrongContent, Unavailable) as problem:
         if repair is not None:
             with suppress(NotFound, WrongContent):
                 await _read(repair, content, lambda count: None)

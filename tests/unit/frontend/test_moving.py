@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from index_frontend.dag.car import CarReader, car_header, car_section
-from index_frontend.storage.api import Stat, StorageBackend
+from index_frontend.storage.api import ContentId, Stat, StorageBackend, Unavailable
 from index_frontend.storage.archive import car_of
 from index_frontend.storage.moving import Moved, NotHeld, copy, export, find, import_car, scrub
 from index_frontend.storage.verified import Verified
@@ -170,3 +171,41 @@ def test_the_reader_of_archives_reads_what_is_written_here() -> None:
     reader = CarReader(max_bytes=8 * MIB)
     assert dict(reader.feed(car(BIG))) == blocks_of(BIG)
     reader.finish()
+
+
+class BadSector(DictBackend):
+    """Cannot read one of its files."""
+
+    unreadable = content_of(BIG)
+
+    @asynccontextmanager
+    async def read(self, content: ContentId) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with super().read(content) as chunks:
+            if content == self.unreadable and self.files[content] is BIG:
+                raise OSError(errno.EIO, "Input/output error")
+            yield chunks
+
+
+async def test_a_file_that_cannot_be_read_keeps_nobody_from_the_next(stack: AsyncExitStack, tmp_path: Path) -> None:
+    backend, other = await ready(stack, BadSector("bad", files=FILES)), await ready(stack, DictBackend())
+    expected = {content_of(data).cid: "refused" if data is BIG else "done" for data in FILES}
+    stats = [stat async for stat in find(backend, ())]
+    assert {(moved := await export(backend, stat, tmp_path)).name: moved.result for stat in stats} == expected
+    assert {(moved := await copy(backend, other, stat)).name: moved.result for stat in stats} == expected
+    assert {stat.content.cid: (await scrub(backend, stat)).result for stat in stats} == {
+        cid: "was there" if result == "done" else result for cid, result in expected.items()
+    }
+    sound = await ready(stack, DictBackend(files=[bytes(bytearray(BIG))]))
+    stat = Stat(content=BadSector.unreadable)
+    assert (await scrub(backend, stat, repair=sound)).result == "done"
+    assert (await scrub(backend, stat)).result == "was there"
+
+
+async def test_a_target_that_is_away_ends_it(stack: AsyncExitStack) -> None:
+    class Away(DictBackend):
+        async def put(self, content: ContentId, chunks: AsyncIterator[bytes]) -> None:
+            raise Unavailable("it is off", backend=self.name)
+
+    source, target = await ready(stack, DictBackend("source", files=[BIG])), await ready(stack, Away("target"))
+    with pytest.raises(Unavailable, match="it is off"):
+        await copy(source, target, Stat(content=content_of(BIG)))
