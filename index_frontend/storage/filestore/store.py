@@ -18,7 +18,7 @@ from index_frontend.storage.filestore import block_rows, rows
 from index_frontend.storage.filestore.claims import Claim, try_claim
 from index_frontend.storage.filestore.disk import Disk, told
 from index_frontend.storage.filestore.files import Files
-from index_frontend.storage.filestore.graph import SMALL_BYTES
+from index_frontend.storage.filestore.graph import SMALL_BYTES, Graph
 from index_frontend.storage.filestore.index import Index
 from index_frontend.storage.filestore.layout import Layout
 from index_frontend.storage.filestore.limits import Limits
@@ -62,6 +62,12 @@ class FileStore(Files):
         if parts.codec == RAW and (held := await self.find(parts.sha256)) is not None and held.size <= SMALL_BYTES:
             places.insert(0, BlockPlace(cid=cid, sha256=held.sha256, size=held.size, offset=0))
         return tuple(places[:MAX_PLACES])
+
+    async def keep(self, held: Held, graph: Graph) -> None:
+        """As `Files.keep`; the blocks have one place more from now on."""
+        await super().keep(held, graph)
+        for cid in (*(node.cid for node in graph.nodes), *(leaf for leaf, _, _ in graph.leaves())):
+            self._places.pop(cid, None)
 
     async def read_block(self, place: BlockPlace) -> bytes:
         """Raises Damaged. A node that is lost is made anew; a leaf is as right as its file was when it was looked at last."""

@@ -104,6 +104,14 @@ async def test_a_block_of_two_files_has_two_places(store: Store) -> None:
     }
 
 
+async def test_a_block_that_was_asked_for_is_found_in_a_file_that_comes_after_that(store: Store) -> None:
+    leaf = raw_cid(sha256_of(b"a" * MIB))
+    stored = set()
+    for end in (b"1", b"2"):
+        stored.add((await put(store, b"a" * MIB + end)).sha256)
+        assert {place.sha256 for place in await store.places_of(leaf)} == stored
+
+
 async def test_of_a_block_of_many_files_some_places_are_enough(store: Store) -> None:
     bodies = [bytes(MIB) + b"%d" % number for number in range(20)]
     for body in bodies:
