@@ -39,7 +39,10 @@ class Words:
         return judge(decision, metadata=path.metadata, max_file_bytes=self._max_file_bytes)
 
     async def with_cids(self, wanted: Wanted) -> Wanted:
-        """`wanted` with the CIDs that were attested, and the size if nobody told it before; as it is when the bot cannot be asked."""
+        """`wanted` with the CIDs that were attested, and the size if nobody told it before and we attested it.
+
+        As it is when the bot cannot be asked.
+        """
         try:
             async with asyncio.timeout(CIDS_SECONDS):
                 decision = await self._oracle.whereabouts(wanted.project, FileName(wanted.file))
@@ -47,8 +50,10 @@ class Words:
             return wanted
         if decision.sha256 != (wanted.wheel if wanted.is_metadata else wanted.sha256):
             return wanted
-        size = decision.size if wanted.size is None and not wanted.is_metadata else wanted.size
-        return replace(wanted, cids=decision.cids, cids_are_ours=bool(decision.attested_by), size=size)
+        ours = bool(decision.attested_by)
+        # Another's word on the size may be wrong; then the right bytes would be refused for it.
+        size = decision.size if ours and wanted.size is None and not wanted.is_metadata else wanted.size
+        return replace(wanted, cids=decision.cids, cids_are_ours=ours, size=size)
 
     async def still(self, path: FilePath, wanted: Wanted) -> None:
         """Raises Withdrawn when `wanted` is refused by now, or is another object.

@@ -77,6 +77,7 @@ class ScriptedOracle:
     refreshed: list[str] = field(default_factory=list)
     attested: dict[str, tuple[str, ...]] = field(default_factory=dict)
     attested_by: tuple[str, ...] = ("orga",)
+    attested_size: int | None = None
     is_away: bool = False
 
     def say(self, decision: Decision) -> None:
@@ -101,7 +102,8 @@ class ScriptedOracle:
         """The same, with the CIDs that were attested."""
         decision = await self.standing_of(project, file)
         cids = self.attested.get(file, ())
-        return msgspec.structs.replace(decision, cids=cids, attested_by=self.attested_by if cids else ())
+        size = self.attested_size if decision.size is None else decision.size
+        return msgspec.structs.replace(decision, cids=cids, size=size, attested_by=self.attested_by if cids else ())
 
     async def page(self, project: ProjectName, *, refresh: bool = False) -> Page:
         """An empty page; looking at upstream again is what matters here."""

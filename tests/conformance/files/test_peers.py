@@ -227,6 +227,17 @@ def test_a_peer_that_gives_the_root_and_then_nothing_costs_seconds_and_no_file(
         assert upstream.hits("GET", BIG) == 1
 
 
+def test_a_size_that_only_others_attested_does_not_keep_upstream_from_having_the_file(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    with Peer() as empty, mirror(upstream, tmp_path / "empty", peer=empty.url) as side:
+        side.publish(BIG, size=None)
+        side.oracle.attested[BIG.filename], side.oracle.attested_by = (cid_of(BIG),), ()
+        side.oracle.attested_size = len(BIG.content) - 1
+        reply = side.get(BIG)
+        assert (reply.status, reply.body, side.oracle.observed) == (200, BIG.content, [])
+
+
 def test_upstream_has_the_right_bytes_also_when_it_went_on_after_wrong_ones(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
