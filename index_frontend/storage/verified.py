@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 from index_frontend.dag.blocks import BadBlock, check_block
 from index_frontend.storage.api import (
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 HEALTH_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 60.0
 """No call that moves no file takes longer, and no chunk of one comes later than this after the one before."""
+
+_STATES: Final = frozenset(get_args(get_type_hints(Health)["state"]))
 
 T = TypeVar("T")
 
@@ -123,7 +125,7 @@ class Verified(StorageBackend):
         if (error := task.exception()) is not None:
             return Health(state="down", detail=clean_line(f"{type(error).__name__}: {error}", 200))
         health: object = task.result()
-        if not isinstance(health, Health):
+        if not isinstance(health, Health) or health.state not in _STATES or not isinstance(health.detail, str):
             return Health(state="down", detail="does not say how it is")
         return Health(state=health.state, detail=clean_line(health.detail, 200))
 
@@ -192,6 +194,8 @@ class Verified(StorageBackend):
         source = self._timely(stats)
         async with aclosing(source):
             async for stat in source:
+                if not isinstance(stat, Stat):
+                    raise Unavailable(f"lists {type(stat).__name__} for a file", backend=self.name)
                 if stat.content.sha256 <= last:
                     raise Unavailable("lists what it holds out of order", backend=self.name)
                 last = stat.content.sha256
@@ -200,7 +204,10 @@ class Verified(StorageBackend):
     async def usage(self) -> Usage:
         """As the backend counts."""
         async with self._call():
-            return await self.backend.usage()
+            usage: object = await self.backend.usage()
+        if not isinstance(usage, Usage):
+            raise Unavailable(f"tells {type(usage).__name__} for what it holds", backend=self.name)
+        return usage
 
     def _must_be_open(self) -> None:
         if not self._is_open:

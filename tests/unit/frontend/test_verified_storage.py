@@ -286,6 +286,21 @@ async def test_a_list_that_goes_back_is_cut_off() -> None:
             _ = [stat async for stat in verified.list()]
 
 
+async def test_what_is_no_answer_to_a_question_is_not_passed_on() -> None:
+    class Odd(DictBackend):
+        async def list(self, *, after: Sha256 | None = None) -> AsyncIterator[Any]:
+            yield "a file"
+
+        async def usage(self) -> Any:
+            return {"bytes": 3}
+
+    async with opened(Verified(Odd())) as verified:
+        with pytest.raises(Unavailable, match="lists str for a file"):
+            _ = [stat async for stat in verified.list()]
+        with pytest.raises(Unavailable, match="tells dict for what it holds"):
+            await verified.usage()
+
+
 async def test_health_is_told_in_time_and_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index_frontend.storage.verified.HEALTH_SECONDS", 0.01)
 
@@ -301,7 +316,8 @@ async def test_health_is_told_in_time_and_never_raises(monkeypatch: pytest.Monke
 
     backend = Ill()
     async with opened(Verified(backend)) as verified:
-        for how in (RuntimeError("bug"), "hangs", None, "fine"):
+        odd: list[Any] = [Health(state="fine"), Health(state="ok", detail=3)]  # type: ignore[arg-type]
+        for how in (RuntimeError("bug"), "hangs", None, "fine", *odd):
             backend.how = how
             assert (await verified.health()).state == "down"
         backend.how = Health(state="degraded", detail="line\nline")
