@@ -151,21 +151,22 @@ class Answers:
         )
 
     async def _with_witnesses(self, decision: Decision) -> Decision:
-        """With what attestations say of the digest: under which CIDs it is found (the own organisation's word, if it gave one), its
-        size if the page told none, and who attested it: here, whether this one did.
+        """With what attestations say of the digest: under which CIDs it is found (the own organisation's word, if it gave one that
+        stands, else the last of each other's), its size if the page told none and this one did, and who attested it: here, whether
+        this one did. A wrong CID of others costs a transfer; a wrong size would have the right bytes refused.
         """
         if not decision.serves or decision.sha256 is None:
             return decision
         file, sha256 = FileName(decision.file), Sha256(decision.sha256)
         async with self._store.transaction() as tables:
             rows = await tables.ledger.attestations_of(ProjectName(decision.project), file, sha256)
-        own = [row for row in rows if row.org == self._voice.org]
-        found = attested(row.envelope for row in own or rows)
+        own = [row for row in rows if row.org == self._voice.org and self._stands(row)]
+        found = attested(row.envelope for row in own or {row.org: row for row in rows}.values())
         return msgspec.structs.replace(
             decision,
             cids=found.cids,
-            size=found.size if decision.size is None else decision.size,
-            attested_by=(self._voice.org,) if any(map(self._stands, own)) else (),
+            size=found.size if decision.size is None and own else decision.size,
+            attested_by=(self._voice.org,) if own else (),
         )
 
 

@@ -16,7 +16,7 @@ from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_ma
 from matrix_pypi_bot.services.resume import LogBehind, ResumeGuard
 from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.services.signing import Voice
-from matrix_pypi_bot.wire.messages import KeyRevocation, KeysTold
+from matrix_pypi_bot.wire.messages import Decision, KeyRevocation, KeysTold
 from matrix_pypi_bot.wire.names import FileName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 from tests.support.bot_world import MXA, ONE, START_MS, ManualClock, World
@@ -169,6 +169,9 @@ async def test_what_a_former_key_attested_stays_attested_unless_somebody_else_ma
     heard: list[Manifest] = []
 
     async def attested_by() -> tuple[str, ...]:
+        return (await answer()).attested_by
+
+    async def answer() -> Decision:
         ring, now = own_keyring(ROTATED, heard[-1] if heard else await held_manifest(rotated.store, ROTATED)), clock.ms
         answers = Answers(
             projects=rotated.projects,
@@ -180,13 +183,17 @@ async def test_what_a_former_key_attested_stays_attested_unless_somebody_else_ma
                 Keyid(row.keyid), received=Instant.of_ms(row.first_seen_ms), now=Instant.of_ms(now)
             ),
         )
-        return (await answers.decision(MXA, FileName(ONE.filename), None)).attested_by
+        return await answers.decision(MXA, FileName(ONE.filename), None)
 
-    await rotated.mirror(ONE, stored=[ONE])
+    rotated.index.publish(ONE, size=None)
+    await rotated.page("mxa")
+    await rotated.store_file(ONE)
     assert await attested_by() == ("orga",)
+    assert (await answer()).size == ONE.size
     clock.pass_seconds(60)
     desk = desk_of(rotated, heard=heard)
     await desk.revoke(KeyRevocation(key=MIRROR.keyid, reason="replaced"))
     assert await attested_by() == ("orga",)
     await desk.revoke(KeyRevocation(key=MIRROR.keyid, reason="stolen", compromised_since=str(NOW)))
     assert await attested_by() == ()
+    assert (await answer()).size is None
