@@ -173,7 +173,7 @@ class Files(Notes):
         return await self._adopt(sha256)
 
     async def _adopt(self, sha256: Sha256) -> Held | None:
-        """Hashes what lies in the file's place: right, it gets its row and nodes; wrong, it is removed. Under the claim."""
+        """Hashes what lies in the file's place: right, it gets its row and nodes; wrong, it goes. Under the claim."""
         path = self._layout.file(sha256)
         self._known.pop(sha256, None)
         held, graph = await in_thread(self._threads, _hashed, path, sha256)
@@ -181,10 +181,27 @@ class Files(Notes):
             await self.keep(held, graph)
             return held
         if os.access(path, os.F_OK):
+            if await self._is_kept_aside(sha256, path):
+                log.error("pinned file is damaged, taken out of service", extra={"sha256": sha256})
+                await self._write_row(partial(rows.drop_file, sha256=sha256, forget=lambda _: None))
+                return None
             log.error("stored file is damaged, removed", extra={"sha256": sha256})
             await in_thread(self._threads, self._disk.remove, path)
         await self._write_row(partial(rows.drop_file, sha256=sha256, forget=self.forget_node))
         return None
+
+    async def _is_kept_aside(self, sha256: Sha256, path: Path) -> bool:
+        """What is pinned waits to be mended, if it is known what it was: the rest of it may be all that anybody has."""
+        if not self._layout.pin(sha256).exists():
+            return False
+        try:
+            row = await self._index.read(partial(rows.get_file, sha256=sha256))
+        except StorageProblem:
+            row = None
+        if row is None:
+            return False
+        await in_thread(self._threads, self._disk.publish, path, self._layout.aside(self._of_row(sha256, row)))
+        return True
 
     async def keep(self, held: Held, graph: Graph) -> None:
         """A file is here and right: a `FileWriter`'s last step. Without its row or a node it is hashed anew when it is asked for."""

@@ -160,6 +160,21 @@ async def test_what_is_pinned_waits_for_who_can_mend_it(tmp_path: Path) -> None:
         assert await store.pin_of(held.sha256) == "the only copy"
 
 
+async def test_what_is_pinned_and_lost_its_end_is_mended_too(tmp_path: Path) -> None:
+    async with open_filestore(tmp_path) as store:
+        held = await put(store, LARGE)
+        assert held.path is not None
+        assert await store.pin(held.sha256, "the only copy")
+        held.path.chmod(0o644)
+        os.truncate(held.path, len(LARGE) - 1)
+        assert await store.recheck(held.sha256) is None
+        assert left(tmp_path) == [f"{held.sha256}.{held.size}.{held.cid}"]
+        peer = Peer(LARGE)
+        await scrub(store, peer)
+        assert peer.asked == [raw_cid(sha256_of(b"the end"))]
+        assert (await content(store, LARGE), left(tmp_path)) == (LARGE, [])
+
+
 @pytest.mark.parametrize("how", ["fetched anew", "unpinned"])
 async def test_what_waited_to_be_mended_goes_when_nobody_needs_it(tmp_path: Path, how: str) -> None:
     async with open_filestore(tmp_path) as store:
