@@ -1,14 +1,16 @@
 """Copies of what clients were given, in another backend: made as it comes, taken back when it is refused.
 
 One process at a time works for a backend. How far it is stands in the store's index, so a crash costs one copy made twice, which the
-backend takes for success. What cannot be copied for good (gone since, refused) is passed over; a backend that is away or full is
-asked again later, and nothing waits for it. While nobody can say how a file stands it is neither copied nor taken back.
+backend takes for success. What is gone since is passed over; what is refused, or of which nobody can say how it stands, is put off and
+asked about again, and so is a file that the backend does not take although it takes others. A backend that is away or full is asked
+again later, and nothing waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -32,7 +34,9 @@ TURN_SECONDS: Final = 10.0
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 BATCH: Final = 100
-MAX_POSTPONED: Final = 1_000
+TRIES: Final = 5
+"""So often a report is tried while the backend is well, before the next one is."""
+
 MAX_WITHDRAWN: Final = 10_000
 """Withdrawals that are remembered, also by a process whose turn it is not; beyond, every copy is asked about when it is."""
 
@@ -57,8 +61,8 @@ class CopyNotes(Protocol):
         """(number, report) of what clients were given, in order."""
         ...
 
-    async def reported_as(self, project: str, file: str) -> list[Stored]:
-        """Every report of a file, also of other bytes under its name."""
+    async def reported_as(self, project: str, file: str) -> list[tuple[int, Stored]]:
+        """(number, report) of every report of a file, also of other bytes under its name."""
         ...
 
     async def copied_until(self, backend: str) -> int:
@@ -67,6 +71,18 @@ class CopyNotes(Protocol):
 
     async def note_copied(self, backend: str, number: int) -> None:
         """Everything up to this report is dealt with."""
+        ...
+
+    async def put_off(self, backend: str, number: int) -> None:
+        """This report comes again, after all that were put off before."""
+        ...
+
+    async def settle(self, backend: str, number: int) -> None:
+        """It is put off no more."""
+        ...
+
+    async def waiting(self, backend: str, limit: int) -> list[tuple[int, Stored]]:
+        """(number, report) of what was put off, in turn."""
         ...
 
     async def askers_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
@@ -86,7 +102,7 @@ class Copier:
         self._withdrawn: dict[tuple[str, str], None] = {}
         self._recheck_after = 0  # reports from here to what is copied are asked about again
         self._gaps = 0  # how often all of them had to be
-        self._postponed: list[Stored] = []  # how they stand nobody could say
+        self._failures: Counter[int] = Counter()  # of the reports that are being tried
         self._again_at = 0.0
         self._news = asyncio.Event()
         self._complained = False
@@ -146,22 +162,28 @@ class Copier:
         name = self.backend
         batch = await self._notes.reported_after(await self._notes.copied_until(name), BATCH)
         for number, report in batch:
-            await self._copy_or_postpone(report)
+            await self._deal_with(number, report)
             await self._notes.note_copied(name, number)
         now = asyncio.get_running_loop().time()
         if now >= self._again_at:
             self._again_at = now + LONGEST_PAUSE_SECONDS
-            for report in list(self._postponed):
-                await self._copy_or_postpone(report)
-                self._postponed.remove(report)  # the older one, if it was put off again
+            for number, report in await self._notes.waiting(name, BATCH):
+                await self._deal_with(number, report)
         return bool(batch)
 
-    async def _copy_or_postpone(self, report: Stored) -> None:
-        may = await self._may_stay(report)
-        if may:
-            await self._copy_one(report)
-        elif may is None and len(self._postponed) < MAX_POSTPONED:
-            self._postponed.append(report)
+    async def _deal_with(self, number: int, report: Stored) -> None:
+        """It is copied, or put off. Raises Problem when everything else had better wait too."""
+        try:
+            may = await self._may_stay(report)
+            if may:
+                await self._copy_one(report)
+        except Problem:
+            self._failures[number] += 1
+            if self._failures[number] < TRIES or (await self._target.health()).state == "down":
+                raise
+            may = False  # others may fare better
+        del self._failures[number]
+        await (self._notes.settle if may else self._notes.put_off)(self.backend, number)
 
     async def _copy_one(self, report: Stored) -> None:
         content = _content(report)
@@ -182,8 +204,8 @@ class Copier:
         for project, file in names:
             self._withdrawn.pop((project, file), None)  # not afterwards: it may be withdrawn again meanwhile
             try:
-                for report in await self._notes.reported_as(project, file):
-                    await self._take_one_back(report)
+                for number, report in await self._notes.reported_as(project, file):
+                    await self._take_one_back(number, report)
             except Problem:
                 self._withdrawn[project, file] = None
                 raise
@@ -198,7 +220,7 @@ class Copier:
         for number, report in batch:
             if number > until:
                 break
-            await self._take_one_back(report)
+            await self._take_one_back(number, report)
             if gaps != self._gaps:
                 return True  # from the beginning: what was said before does not count
             self._recheck_after = number
@@ -207,7 +229,7 @@ class Copier:
             self._recheck_after = until
         return True
 
-    async def _take_one_back(self, report: Stored) -> None:
+    async def _take_one_back(self, number: int, report: Stored) -> None:
         """Unless it may stay, under this name or another."""
         content = _content(report)
         if Capability.DELETE not in self._target.capabilities or await self._may_stay(report) is not False:
@@ -220,6 +242,7 @@ class Copier:
         if Capability.PIN in self._target.capabilities:
             await self._target.unpin(content)
         await self._target.delete(content)
+        await self._notes.put_off(self.backend, number)  # it may be released
         log.warning("copy of a refused file taken back", extra={"file": report.file, "backend": self.backend})
 
     async def _may_stay(self, report: Stored) -> bool | None:

@@ -74,7 +74,7 @@ class Notes:
         """From the index. Raises StorageBroken."""
         return await self._index.read(partial(copy_rows.reported_after, number=number, limit=limit))
 
-    async def reported_as(self, project: str, file: str) -> list[Stored]:
+    async def reported_as(self, project: str, file: str) -> list[tuple[int, Stored]]:
         """From the index. Raises StorageBroken."""
         return await self._index.read(partial(copy_rows.reported_as, project=project, file=file))
 
@@ -85,6 +85,18 @@ class Notes:
     async def note_copied(self, backend: str, number: int) -> None:
         """In the index. Raises StorageBroken."""
         await self._index.write(partial(copy_rows.note_copied, backend=backend, number=number))
+
+    async def put_off(self, backend: str, number: int) -> None:
+        """In the index. Raises StorageBroken."""
+        await self._index.write(partial(copy_rows.put_off, backend=backend, number=number))
+
+    async def settle(self, backend: str, number: int) -> None:
+        """In the index. Raises StorageBroken."""
+        await self._index.write(partial(copy_rows.settle, backend=backend, number=number))
+
+    async def waiting(self, backend: str, limit: int) -> list[tuple[int, Stored]]:
+        """From the index. Raises StorageBroken."""
+        return await self._index.read(partial(copy_rows.waiting, backend=backend, limit=limit))
 
     async def left_to_copy(self, backend: str) -> int:
         """From the index. Raises StorageBroken."""

@@ -75,6 +75,7 @@ def check(connection: sqlite3.Connection) -> None:
     connection.execute("SELECT cid, file, offset, size FROM blocks LIMIT 1").fetchone()
     connection.execute("SELECT bytes, files FROM totals").fetchone()
     connection.execute("SELECT backend, report FROM copied_until LIMIT 1").fetchone()
+    connection.execute("SELECT backend, report, turn FROM uncopied LIMIT 1").fetchone()
     connection.execute(f"SELECT id, {_STORED_COLUMNS}, reported FROM reports LIMIT 1").fetchone()  # noqa: S608 - a constant
     connection.execute("SELECT project, file, sha256 FROM wanted LIMIT 1").fetchone()
     connection.execute("SELECT sha256, at_seconds FROM wrong LIMIT 1").fetchone()

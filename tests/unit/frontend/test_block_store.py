@@ -217,6 +217,7 @@ async def of_the_first_version(folder: Path) -> AsyncIterator[FileStore]:
             "DROP TABLE blocks",
             "DROP TABLE totals",
             "DROP TABLE copied_until",
+            "DROP TABLE uncopied",
             "DROP INDEX reports_by_digest",
             "DROP TABLE files",
             "CREATE TABLE files (sha256 TEXT PRIMARY KEY, size INTEGER, cid TEXT, modified_ns INTEGER) WITHOUT ROWID",

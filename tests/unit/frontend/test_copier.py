@@ -15,7 +15,7 @@ from index_frontend.digest_gate import Tally
 from index_frontend.fill import copier as module
 from index_frontend.fill.copier import Copier
 from index_frontend.ports import Held
-from index_frontend.storage.api import ContentId, Stat, Unavailable
+from index_frontend.storage.api import ContentId, Health, Stat, Unavailable
 from index_frontend.storage.filestore import FileStore, open_filestore
 from index_frontend.storage.memory import MemoryStore
 from index_frontend.storage.store_backend import StoreBackend
@@ -33,7 +33,16 @@ class Elsewhere(StoreBackend):
         store = MemoryStore()
         super().__init__(name, lambda: nullcontext(store))
         self.is_away = False
+        self.never: Sha256 | None = None
         self.asked = 0
+
+    async def health(self) -> Health:
+        return Health(state="down") if self.is_away else await super().health()
+
+    async def put(self, content: ContentId, chunks: AsyncIterator[bytes]) -> None:
+        if content.sha256 == self.never:
+            raise Unavailable("not this one", backend=self.name)
+        await super().put(content, chunks)
 
     async def stat(self, content: ContentId) -> Stat | None:
         self.asked += 1
@@ -184,6 +193,38 @@ async def test_the_same_bytes_under_a_name_that_is_served_keep_their_copy(tmp_pa
         other = await world.given("mxa-3.zip", b"three")  # by when it is copied the other was dealt with
         await until(lambda: world.has_copy(other))
         assert await world.has_copy(held)
+
+
+async def test_what_was_contested_before_a_restart_is_copied_when_it_is_served(tmp_path: Path) -> None:
+    elsewhere, oracle = Elsewhere(), ScriptedOracle()
+    async with living(tmp_path, elsewhere, oracle) as world:
+        held = await world.given("mxa-1.zip", b"one", "contested")
+        await until(lambda: is_zero(world.store.left_to_copy("elsewhere")))
+    world.say("mxa-1.zip", held.sha256, "serve+attest")
+    async with living(tmp_path, elsewhere, oracle) as world:
+        await until(lambda: world.has_copy(held))
+
+
+async def test_a_file_that_was_refused_and_is_released_is_copied_again(tmp_path: Path) -> None:
+    async with living(tmp_path, Elsewhere()) as world:
+        held = await world.given("mxa-1.zip", b"one")
+        await until(lambda: world.has_copy(held))
+        world.say("mxa-1.zip", held.sha256, "refuse")
+        world.copier.hear(Change(seq=2, project="mxa", revision="2", withdrawn=("mxa-1.zip",)))
+        await until(lambda: not_now(world.has_copy(held)))
+        world.say("mxa-1.zip", held.sha256, "serve+attest")
+        await until(lambda: world.has_copy(held))
+
+
+async def test_a_file_that_the_backend_never_takes_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    elsewhere = Elsewhere()
+    async with living(tmp_path, elsewhere) as world:
+        elsewhere.never = sha256_of(b"one")
+        first, second = await world.given("mxa-1.zip", b"one"), await world.given("mxa-2.zip", b"two")
+        await until(lambda: world.has_copy(second))
+        assert not await world.has_copy(first)
+        elsewhere.never = None
+        await until(lambda: world.has_copy(first))
 
 
 async def test_what_was_refused_while_nobody_listened_is_taken_back_at_the_next_start(tmp_path: Path) -> None:
