@@ -76,15 +76,21 @@ def rotate(which: str, config: Path | None, folder: Path | None) -> None:
     Restart the bot then: its next manifest names the new key. What the old mirror key signed stays good until the key is revoked.
     With another log key a new log begins.
     """
-    from matrix_pypi_bot.process.secret_files import create_secret, new_seed
+    import os
+
+    from matrix_pypi_bot.process.secret_files import SecretProblem, new_seed, write_private
 
     file = dict(_files(config, folder))[which]
     keyid, _ = _public(file)
     kept = file.with_name(f"{file.name}.{keyid[:16]}")
     if kept.exists():
         raise click.UsageError(f"{kept} is there already: the key in use was put away before; nothing is changed")
-    file.rename(kept)
-    create_secret(file, new_seed())
+    try:
+        os.link(file, kept)  # the old one has both names until the new one takes the first: at no moment is there none
+        write_private(file, f"{new_seed()}\n")
+    except OSError as error:
+        hint = "run it as a user who may write there; nothing is changed"
+        raise SecretProblem(f"cannot put a new key into {file}: {error.strerror}", hint=hint) from error
     click.echo(f"kept {kept}")
     click.echo(f"made {file}")
     _show(which, file)

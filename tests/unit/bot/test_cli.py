@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -237,6 +239,20 @@ def test_a_key_is_replaced_and_the_old_one_is_kept_under_its_id(bot_config: Path
 
 def test_a_root_key_is_not_replaced_like_that(bot_config: Path) -> None:
     assert run("keys", "rotate", "root", "-c", bot_config).exit_code == 2
+
+
+def test_a_key_that_cannot_be_replaced_stays_and_one_line_says_so(
+    bot_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    assert run("keys", "new-org", "-c", bot_config).exit_code == 0
+    before = run("keys", "show", "-c", bot_config).stdout
+    monkeypatch.setattr(os, "link", refuse)
+    done = run("keys", "rotate", "mirror", "-c", bot_config)
+    assert (done.exit_code, "Read-only file system" in done.stderr, "Traceback" in done.stderr) == (3, True, False)
+    assert run("keys", "show", "-c", bot_config).stdout == before
 
 
 def test_a_configuration_is_right_when_all_its_secrets_are_there(bot_config: Path) -> None:
