@@ -110,9 +110,13 @@ async def test_a_disk_that_is_full_at_any_step_costs_that_step_and_nothing_else(
         await stored_and_evicted(store)
     for step in range(first + 1, len(rehearsal.steps) + 1):
         folder = tmp_path / f"{step:03}"
-        async with open_filestore(folder, disk=FullOnce(step)) as store:
+        disk = FullOnce(step)
+        async with open_filestore(folder, disk=disk) as store:
             with suppress(StorageFull):
                 await stored_and_evicted(store)
+            disk.fails_at = (
+                0  # the look at the start may have made some steps in the rehearsal that it does not make now
+            )
             await must_come_in_order(folder, store)
             await stored_and_evicted(store)
             await must_come_in_order(folder, store)
