@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from index_frontend.storage.api import WrongContent
 from matrix_pypi_bot.wire.cids import Cid, InvalidCid, parse_cid, raw_cid
 from matrix_pypi_bot.wire.messages import Observed
 
+REPORT_SECONDS: Final = 1.0
 _MAX_CIDS: Final = 3  # different ones for one digest: all but one are wrong
 
 Report = Callable[[Observed], Awaitable[None]]
@@ -86,17 +88,19 @@ class Blocks:
             return None
 
     async def _wrong(self, wanted: Wanted, name: str, problem: WrongContent) -> None:
-        await self._report(
-            Observed(
-                project=wanted.project,
-                file=wanted.name,
-                expected_sha256=wanted.sha256,
-                sha256=None,
-                size=0,
-                source=f"peer {name}",
-                reason=problem.detail,
-            )
+        observed = Observed(
+            project=wanted.project,
+            file=wanted.name,
+            expected_sha256=wanted.sha256,
+            sha256=None,
+            size=0,
+            source=f"peer {name}",
+            reason=problem.detail,
         )
+        # The block is still to be had from another neighbour: a silent bot must not keep that waiting.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REPORT_SECONDS):
+                await self._report(observed)
 
 
 def cids_of(wanted: Wanted) -> tuple[Cid, ...]:

@@ -6,6 +6,7 @@ asks first how the files stand in which the block lies; a CAR asks again between
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,6 +32,12 @@ from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 MAX_AT_ONCE: Final = 64
 """Answers under way in this process; who comes beyond is told to come back. Each holds a few blocks at most."""
+
+CARS_OF_THEM: Final = 4
+"""One in so many may be a CAR, whose client may take it slowly: single blocks are what mirrors live on."""
+
+BLOCK_SECONDS: Final = 30.0
+"""A client takes a block in this time, or loses his place."""
 
 RETRY_AFTER_SECONDS: Final = 1
 _MAX_ASKERS: Final = 32  # under so many names the same bytes are looked for one that may be served
@@ -63,6 +70,7 @@ class GatewayHandler:
         self._oracle = oracle
         self._store = store
         self._free = max_at_once
+        self._free_cars = max(1, max_at_once // CARS_OF_THEM)
         self._servable: LRUCache[Sha256, _Allowed] = LRUCache(_REMEMBERED)
 
     async def handle(self, request: web.BaseRequest, rest: str, query: str) -> web.StreamResponse:
@@ -74,19 +82,22 @@ class GatewayHandler:
         if path:
             raise Problem(f"matrix-pypi: {cid} is a file, and has nothing below it", code=ProblemCode.NOT_FOUND)
         ask = read_ask(request, query)
-        if self._free <= 0:
+        if self._free <= 0 or (ask.car is not None and self._free_cars <= 0):
             told = "matrix-pypi: too many blocks are being sent, try again"
             return problem_response(ProblemCode.TOO_MANY, told, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
-        with self._one_of_few():
+        with self._one_of_few(ask):
             return self._probed(ask) if cid == PROBE_CID else await self._answer(request, cid, ask)
 
     @contextmanager
-    def _one_of_few(self) -> Iterator[None]:
+    def _one_of_few(self, ask: GatewayAsk) -> Iterator[None]:
+        cars = int(ask.car is not None)
         self._free -= 1
+        self._free_cars -= cars
         try:
             yield
         finally:
             self._free += 1
+            self._free_cars += cars
 
     async def _answer(self, request: web.BaseRequest, cid: Cid, ask: GatewayAsk) -> web.StreamResponse:
         allowed = await self._allowed(cid)
@@ -128,7 +139,8 @@ class GatewayHandler:
         file = await self._store.open_leaf(place) if place.size > _INLINE_BYTES else None
         if file is not None and place.offset is not None:
             with file:
-                await send_file(request, response, file, (place.offset, place.offset + place.size), _once)
+                async with asyncio.timeout(BLOCK_SECONDS):
+                    await send_file(request, response, file, (place.offset, place.offset + place.size), _once)
             return response
         data = await self._store.read_block(place)
         if len(data) <= _INLINE_BYTES:
@@ -137,8 +149,9 @@ class GatewayHandler:
         async def whole() -> AsyncGenerator[bytes, None]:
             yield data
 
-        await send_pieces(request, response, whole())
-        await response.write_eof()
+        async with asyncio.timeout(BLOCK_SECONDS):
+            await send_pieces(request, response, whole())
+            await response.write_eof()
         return response
 
     # A CAR -------------------------------------------------------------------------------------------------------------

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import pytest
 
 from index_frontend.dag.blocks import LEAF_BYTES, PROBE_CID
 from index_frontend.dag.car import CarReader, car_header
+from index_frontend.handlers.ipfs import CARS_OF_THEM
 from matrix_pypi_bot.wire.cids import Block, Cid, CidBuilder, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
+from matrix_pypi_bot.wire.messages import Decision
+from matrix_pypi_bot.wire.names import FileName, ProjectName
 from tests.conformance.files.expected import KEPT, SMALL, warm
 from tests.support.dists import Dist, wheel
 from tests.support.file_side import MAX_AT_ONCE, FileSide, serve_decision
-from tests.support.http_client import Reply, transfer
+from tests.support.http_client import transfer
 from tests.support.problems import problem
 from tests.support.upstream import Upstream
 from tests.support.waiting import wait_until
@@ -301,21 +307,45 @@ def test_a_car_is_cut_when_its_file_is_withdrawn_on_the_way(side: FileSide, upst
         assert came < 40 << 20
 
 
-def test_beyond_a_number_of_answers_at_once_clients_are_told_to_come_back(side: FileSide) -> None:
+def test_beyond_a_number_of_cars_at_once_clients_are_told_to_come_back_and_blocks_are_still_served(
+    side: FileSide,
+) -> None:
     large = wheel("mxw", payload_bytes=24 << 20)
     side.publish(large)
     warm(side, large)
     wait_until(lambda: side.run(side.blocks.askers_of(Sha256(large.sha256))), "the bot was told")
-    url = f"{side.gateway}/ipfs/{graph(large.content)[0]}?format=car"
+    car, block = (f"{graph(large.content)[0]}?format={form}" for form in ("car", "raw"))
     with ExitStack() as slow:
-        for _ in range(MAX_AT_ONCE):
-            slow.enter_context(transfer(url))
-        replies: list[Reply] = []
+        for _ in range(MAX_AT_ONCE // CARS_OF_THEM):
+            slow.enter_context(transfer(f"{side.gateway}/ipfs/{car}"))
+        busy = wait_until(lambda: found if (found := side.ipfs(car)).status == 429 else None, "no more cars are begun")
+        assert busy.headers["retry-after"] == "1"
+        assert side.ipfs(block).status == 200
+    wait_until(lambda: side.ipfs(car).status == 200, "who left made room")
 
-        def is_full() -> bool:
-            replies.append(side.ipfs(f"{PROBE_CID}?format=raw"))
-            return replies[-1].status == 429
 
-        wait_until(is_full, "all are busy")
-        assert replies[-1].headers["retry-after"] == "1"
-    wait_until(lambda: side.ipfs(f"{PROBE_CID}?format=raw").status == 200, "those who left made room")
+def test_beyond_a_number_of_answers_at_once_clients_are_told_to_come_back(
+    side: FileSide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dist = wheel("mxv", payload_bytes=100)
+    side.publish(dist)
+    warm(side, dist)
+    wait_until(lambda: side.run(side.blocks.askers_of(Sha256(dist.sha256))), "the bot was told")
+    block, answers, waiting = f"{raw_cid(Sha256(dist.sha256))}?format=raw", threading.Event(), []
+    standing_of = side.oracle.standing_of
+
+    async def slowly(project: ProjectName, file: FileName) -> Decision:
+        waiting.append(file)
+        await asyncio.to_thread(answers.wait)
+        return await standing_of(project, file)
+
+    monkeypatch.setattr(type(side.oracle), "standing_of", lambda _, project, file: slowly(project, file))
+    with ThreadPoolExecutor(MAX_AT_ONCE) as clients:
+        replies = [clients.submit(side.ipfs, block) for _ in range(MAX_AT_ONCE)]
+        try:
+            wait_until(lambda: len(waiting) == MAX_AT_ONCE, "all are being answered")
+            assert side.ipfs(block).status == 429
+        finally:
+            answers.set()
+        assert [reply.result().status for reply in replies] == [200] * MAX_AT_ONCE
+    assert side.ipfs(block).status == 200
