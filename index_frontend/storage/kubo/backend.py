@@ -123,7 +123,6 @@ class KuboBackend(StorageBackend):
         if name is None:
             await self._make_room(content.size)
             await self._transfer(content, chunks)
-        if not name:
             try:
                 await self._rpc.pin(content.cid, pin_name(content))
             except NotFound as problem:

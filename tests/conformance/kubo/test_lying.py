@@ -327,6 +327,16 @@ async def test_no_answer_is_read_without_end(kubo: FakeKubo, rpc: KuboRpc, store
         await store.pin(HELD.content, "name")
 
 
+async def test_what_its_operator_pinned_without_a_name_stays_his_when_it_is_stored_too(
+    kubo: FakeKubo, store: KuboBackend
+) -> None:
+    file = File.of("pinned by hand", 10)
+    await store.put(file.content, file.chunks())
+    kubo.pins[file.content.cid] = ""
+    await store.put(file.content, file.chunks())
+    assert (await store.delete(file.content), kubo.pins[file.content.cid]) == (False, "")
+
+
 async def test_a_name_of_somebody_elses_pin_is_not_taken_for_ours(kubo: FakeKubo, store: KuboBackend) -> None:
     kubo.pins |= {"QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH": f"{'0' * 64} 5", HELD.content.cid: "\x1b[31m 3"}
     assert await _list(store) == []
