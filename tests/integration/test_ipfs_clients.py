@@ -64,6 +64,7 @@ def test_helia_gets_nothing_of_a_file_that_is_refused(stack: Stack, upstream: Up
     cid = served(stack, upstream, dist)
     upstream.publish(wheel(name, payload_bytes=100, salt="another"))
     stack.page_once(name, lambda page: stack.file(dist).status == 403, "lists it as changed")
+    stack.withdrawn(dist.path)
     with pytest.raises(subprocess.CalledProcessError):
         helia_cat(stack.org.frontend, cid)
 

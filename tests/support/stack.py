@@ -190,12 +190,16 @@ class Stack:
 
     def withdrawn(self, path: str) -> Reply:
         """The refusal of `path` once every worker of the frontend refuses it, for which a withdrawal has one second."""
+        return self.everywhere(path, lambda reply: reply.status != 200, "refuses")
 
-        def everywhere() -> Reply | None:
+    def everywhere(self, path: str, is_so: Callable[[Reply], bool], does: str) -> Reply:
+        """The answer to `path` once `is_so` is true of every worker's; they hear of a change within one second."""
+
+        def replied() -> Reply | None:
             replies = [self.get(path) for _ in range(8)]  # each a new connection, to whichever worker takes it
-            return replies[-1] if all(reply.status != 200 for reply in replies) else None
+            return replies[-1] if all(map(is_so, replies)) else None
 
-        return wait_until(everywhere, f"every worker refuses {path}", timeout_seconds=1)
+        return wait_until(replied, f"every worker {does} {path}", timeout_seconds=1)
 
     def matrix_user(self, localpart: str) -> MatrixUser:
         """A new user of the stack's homeserver, who is not the bot."""
