@@ -15,6 +15,7 @@ from typing import Final
 from matrix_pypi_bot.wire.cids import DAG_PB, RAW, UNIXFS_V1_2025, Cid, format_cid, split_cid
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+from matrix_pypi_bot.wire.varints import InvalidVarint, read_varint
 
 MAX_BLOCK_BYTES: Final = 2 << 20
 """No block of ours is longer, and none that is asked for may be: Bitswap's own bound."""
@@ -180,13 +181,10 @@ def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
     """(number, position behind it). Raises BadBlock."""
-    if position < len(data) and data[position] < 0x80:  # most are: a node with a thousand links has ten thousand
-        return data[position], position + 1
-    number = 0
-    for shift, byte in enumerate(data[position : position + _MAX_VARINT_BYTES]):
-        number |= (byte & 0x7F) << (7 * shift)
-        if byte < 0x80:
-            if byte == 0 and shift:
-                break
-            return number, position + shift + 1
-    raise BadBlock("a number in a block is cut off, too long, or padded")
+    try:
+        read = read_varint(data, position, _MAX_VARINT_BYTES)
+    except InvalidVarint as error:
+        raise BadBlock(f"a block is no node: {error}") from error
+    if read is None:
+        raise BadBlock("a number in a block is cut off")
+    return read

@@ -16,6 +16,7 @@ from index_frontend.dag.blocks import MAX_BLOCK_BYTES, PROBE_CID, BadBlock, chec
 from matrix_pypi_bot.wire.cids import Cid, InvalidCid, format_cid, parse_cid, split_cid
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+from matrix_pypi_bot.wire.varints import InvalidVarint, read_varint, write_varint
 
 MAX_HEADER_BYTES: Final = 64 << 10
 """About 1,500 roots."""
@@ -43,18 +44,18 @@ def car_header(*roots: Cid) -> bytes:
     """How a CAR with these roots begins; the probe's CID may be one."""
     cids = b"".join(_CID_TAG + _cbor_head(_CBOR_BYTES, len(cid) + 1) + b"\0" + cid for cid in map(_binary, roots))
     header = _HEADER_START + _cbor_head(_CBOR_LIST, len(roots)) + cids + _HEADER_END
-    return _varint(len(header)) + header
+    return write_varint(len(header)) + header
 
 
 def car_section(cid: Cid, data: bytes) -> bytes:
     """A block as it stands in a CAR."""
-    return b"".join((_varint(_CID_BYTES + len(data)), _binary(cid), data))
+    return b"".join((write_varint(_CID_BYTES + len(data)), _binary(cid), data))
 
 
 def car_section_bytes(data_bytes: int) -> int:
     """How long the section of a block of `data_bytes` is."""
     count = _CID_BYTES + data_bytes
-    return len(_varint(count)) + count
+    return len(write_varint(count)) + count
 
 
 class CarReader:
@@ -180,25 +181,9 @@ def _read_cbor_head(data: bytes, position: int, kind: int) -> tuple[int, int]:
     return number, stop
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def _read_varint(data: bytearray, position: int) -> tuple[int, int] | None:
     """(number, position behind it); None while it is not complete. Raises BadCar."""
-    number = 0
-    for shift, byte in enumerate(data[position : position + _MAX_VARINT_BYTES]):
-        number |= (byte & 0x7F) << (7 * shift)
-        if byte < 0x80:
-            if byte == 0 and shift:
-                break
-            return number, position + shift + 1
-    else:
-        if len(data) - position < _MAX_VARINT_BYTES:
-            return None
-    raise BadCar("a length is too large, or padded")
+    try:
+        return read_varint(data, position, _MAX_VARINT_BYTES)
+    except InvalidVarint as error:
+        raise BadCar(f"a length makes no sense: {error}") from error

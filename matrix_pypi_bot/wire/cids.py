@@ -15,6 +15,7 @@ from typing import Final, Literal, NewType
 
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+from matrix_pypi_bot.wire.varints import write_varint
 
 Cid = NewType("Cid", str)
 """A CIDv1 (base32, sha2-256, raw or dag-pb). Only a builder with a version 0 profile mints others. Minted by this module."""
@@ -211,25 +212,22 @@ def _base58(data: bytes) -> str:
     return text
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def _unixfs(data: bytes, file_bytes: int, block_sizes: list[int]) -> bytes:
     """The UnixFS message of a file: type 2, its data if any, its size, and the size of the part below each link."""
-    content = b"\x12" + _varint(len(data)) + data if data else b""
-    return b"\x08\x02" + content + b"\x18" + _varint(file_bytes) + b"".join(b"\x20" + _varint(n) for n in block_sizes)
+    content = b"\x12" + write_varint(len(data)) + data if data else b""
+    return (
+        b"\x08\x02"
+        + content
+        + b"\x18"
+        + write_varint(file_bytes)
+        + b"".join(b"\x20" + write_varint(n) for n in block_sizes)
+    )
 
 
 def _node(links: list[_Link], unixfs: bytes) -> bytes:
     """A dag-pb node: links first, then the data, as both profiles demand. Names are empty but present."""
     out = bytearray()
     for link in links:
-        body = b"\x0a" + _varint(len(link.cid)) + link.cid + b"\x12\x00\x18" + _varint(link.blocks_bytes)
-        out += b"\x12" + _varint(len(body)) + body
-    return bytes(out + b"\x0a" + _varint(len(unixfs)) + unixfs)
+        body = b"\x0a" + write_varint(len(link.cid)) + link.cid + b"\x12\x00\x18" + write_varint(link.blocks_bytes)
+        out += b"\x12" + write_varint(len(body)) + body
+    return bytes(out + b"\x0a" + write_varint(len(unixfs)) + unixfs)
