@@ -3,7 +3,7 @@ FROM python:3.12-slim
 WORKDIR /src
 COPY requirements-run.lock pyproject.toml README.md LICENSE ./
 # Exactly what the tests ran with, by hash.
-RUN python -m venv /app && /app/bin/pip install --no-cache-dir --require-hashes --requirement requirements-run.lock
+RUN python -m venv /app && /app/bin/pip install --no-cache-dir --no-deps --require-hashes --requirement requirements-run.lock
 COPY matrix_pypi_bot matrix_pypi_bot
 COPY index_frontend index_frontend
 RUN /app/bin/pip install --no-cache-dir --no-deps . \
