@@ -23,12 +23,19 @@ MAINTAINER_ORG = "maint"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinnedOrg:
-    """An organisation as the operator pinned it: root keys (32 raw bytes each), how many must sign, which roles it is given."""
+    """An organisation as the operator pinned it: root keys (32 raw bytes each), how many must sign, which roles it is given.
+
+    `log_url` is where its log answers, `gateway` where its mirror gives blocks, `user` the id of its bot; empty where the operator
+    named none.
+    """
 
     name: str
     roots: tuple[bytes, ...]
     threshold: int
     roles: frozenset[str]
+    log_url: str = ""
+    gateway: str = ""
+    user: str = ""
 
 
 class Refusal(enum.Enum):
@@ -122,6 +129,13 @@ class Keyring:
         if revoked is None:
             return True
         return received < (revoked.at if revoked.compromised_since is None else revoked.compromised_since)
+
+    def is_compromised(self, keyid: Keyid) -> bool:
+        """Whether the organisation itself says that somebody else had the key: what it signed then is no word of the organisation."""
+        standing = self._standings.get(keyid)
+        if standing is None or standing.listed is None or standing.listed.revoked is None:
+            return False
+        return standing.listed.revoked.compromised_since is not None
 
     def log_keys(self) -> tuple[NoteKey, ...]:
         """The keys that sign checkpoints, by the origin of their log."""

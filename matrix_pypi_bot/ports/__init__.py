@@ -14,6 +14,7 @@ from matrix_pypi_bot.ports.rows import (
     OutboxRow,
     OverrideRow,
     RoomRow,
+    VerdictRow,
     ViewRow,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "Store",
     "StoreAway",
     "Transaction",
+    "VerdictRow",
     "ViewRow",
     "Views",
     "Wrong",

@@ -6,9 +6,11 @@ PostgreSQL: one schema, one body of tests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
+from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.ports.log import Log
 from matrix_pypi_bot.ports.rows import (
     Accepted,
@@ -18,6 +20,7 @@ from matrix_pypi_bot.ports.rows import (
     OutboxRow,
     OverrideRow,
     RoomRow,
+    VerdictRow,
     ViewRow,
 )
 from matrix_pypi_bot.wire.digests import Sha256
@@ -29,8 +32,32 @@ from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 class Ledger(Protocol):
     """What is known and never forgotten: insert-only, refused otherwise by the database itself."""
 
-    async def keep(self, row: EnvelopeRow) -> bool:
-        """True when it was new. The same id again is no error."""
+    async def keep(self, row: EnvelopeRow, claims: Sequence[Claim] = ()) -> bool:
+        """True when it was new; then what it claims of files is kept beside it. The same id again is no error."""
+        ...
+
+    async def claims(self, project: ProjectName) -> list[Claim]:
+        """Everything that anybody's statements claim of the project's files, oldest first."""
+        ...
+
+    async def projects_of(self, org: str, after: str, limit: int) -> list[ProjectName]:
+        """Projects of which the organisation claims something, sorted, after `after`."""
+        ...
+
+    async def refutations(self, project: ProjectName) -> list[EnvelopeRow]:
+        """Every refutation kept of the project's attestations, oldest first."""
+        ...
+
+    async def judge(self, row: VerdictRow) -> None:
+        """Keeps a verdict; earlier ones on the same accusation stay, and count no more."""
+        ...
+
+    async def verdicts(self, project: ProjectName) -> list[VerdictRow]:
+        """The verdicts on statements about the project, oldest first."""
+        ...
+
+    async def suspensions(self) -> list[VerdictRow]:
+        """The verdicts that suspend a key and are the newest word on their accusation."""
         ...
 
     async def envelope(self, statement_id: str) -> EnvelopeRow | None: ...
@@ -126,6 +153,10 @@ class Views(Protocol):
 
     async def change(self, project: ProjectName, revision: str, withdrawn: tuple[str, ...], at_ms: int) -> int:
         """The sequence number of the change: larger than every one before, also those pruned."""
+        ...
+
+    async def told(self, project: ProjectName) -> str | None:
+        """The revision of the project that was told last; None when it is none of those remembered."""
         ...
 
     async def changes(self, after: int, limit: int) -> list[Change]: ...

@@ -31,6 +31,28 @@ class EnvelopeRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRow:
+    """What was judged of a statement (of a log, for a fork: `statement_id` is the digest of its origin then); the newest row counts.
+
+    `result` is a `core.judge.Verdict`'s value, `fault` the class of the accusation, `keyid` and `org` whom it blames. `evidence_id` is the
+    refutation that carried the evidence, None where this bot found it out itself. `suspends`: while this is the newest word, the key
+    counts for nothing.
+    """
+
+    statement_id: str
+    fault: str
+    result: str
+    project: ProjectName | None
+    file: FileName | None
+    keyid: str
+    org: str
+    evidence_id: str | None
+    reason: str
+    suspends: bool
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """L: a digest that this organisation itself accepted, `by` serving it under R8 or by an operator's approval."""
 

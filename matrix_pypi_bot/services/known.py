@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.core.index_document import IndexPage
 from matrix_pypi_bot.core.index_file import IndexFile
-from matrix_pypi_bot.ports import Accepted, OverrideRow
+from matrix_pypi_bot.core.judge import OUT
+from matrix_pypi_bot.ports import Accepted, OverrideRow, VerdictRow
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import FileDecision, ViewState
 from matrix_pypi_bot.wire.names import FileName, ProjectName
@@ -19,7 +21,8 @@ class View:
     """The last page of a project, and how the last attempt to read it went (see `ports.ViewRow`).
 
     `removed` are files that upstream took off its page and that were accepted here, kept for `removed_upstream: keep`. `root` is the
-    digest of what is kept of the page: equal roots are equal pages.
+    digest of what is kept of the page: equal roots are equal pages. `rebuilt`: upstream never showed a page here; there is a view because
+    others attest files of the project.
     """
 
     state: Literal["live", "down", "gone"]
@@ -30,6 +33,7 @@ class View:
     fetched_ms: int
     checked_ms: int
     opened_origins: tuple[str, ...]
+    rebuilt: bool = False
 
     @property
     def told_state(self) -> ViewState:
@@ -97,7 +101,8 @@ class Finished:
 class Known:
     """Everything known of a project. `accepted` are rows of files served here; approvals are in `orders`.
 
-    A page with a serial below `serial_floor` is not believed; None: upstream never told one, or an operator had it forgotten.
+    A page with a serial below `serial_floor` is not believed; None: upstream never told one, or an operator had it forgotten. `claims` are
+    what anybody's statements say of the project's files, `verdicts` what was judged of them, both oldest first.
     """
 
     project: ProjectName
@@ -106,12 +111,22 @@ class Known:
     first_seen: Mapping[FileName, Sha256] = field(default_factory=dict)
     orders: Orders = field(default_factory=Orders)
     serial_floor: int | None = None
+    claims: tuple[Claim, ...] = ()
+    verdicts: tuple[VerdictRow, ...] = ()
     finished: Finished | None = None
 
     @property
     def is_blank(self) -> bool:
         """Whether nothing is known at all."""
-        return self.view is None and not self.accepted and not self.first_seen and self.orders == Orders()
+        if self.claims or self.view is not None:
+            return False
+        return not self.accepted and not self.first_seen and self.orders == Orders()
+
+    @property
+    def out(self) -> frozenset[str]:
+        """Ids of the statements that count for nothing, by the newest word on each accusation of them."""
+        newest = {(row.statement_id, row.fault): row.result for row in self.verdicts}
+        return frozenset(statement_id for (statement_id, _), result in newest.items() if result in OUT)
 
     @property
     def floor_is_forgotten(self) -> bool:

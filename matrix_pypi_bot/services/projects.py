@@ -19,7 +19,7 @@ from matrix_pypi_bot.core.index_document import InvalidPage
 from matrix_pypi_bot.ports import Clock, Store, Transaction
 from matrix_pypi_bot.services.known import Known, orders_of
 from matrix_pypi_bot.services.rule import Rulebook
-from matrix_pypi_bot.services.stored_page import view_of
+from matrix_pypi_bot.services.stored_page import rebuilt_view, view_of
 from matrix_pypi_bot.wire.names import ProjectName
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ MAX_HELD_BYTES: Final = 192 << 20
 MAX_BLANKS: Final = 1_000  # names of which nothing is known must not push out those of which something is
 _BYTES_PER_PROJECT: Final = 8_000
 _BYTES_PER_FILE: Final = 2_000  # a parsed entry, its decision and its digests
+_BYTES_PER_CLAIM: Final = 600
 
 Change = Callable[[Transaction, Known], Awaitable[Known]]
 """Writes what is new in the transaction, and gives what is known then; `finished` is not its business."""
@@ -102,6 +103,26 @@ class Projects:
                 self._announce(seq)
             return after
 
+    async def redecide(self, project: ProjectName) -> Known:
+        """Decides anew, by every statement there is now and whoever is believed now, and announces the difference. Raises StoreAway."""
+        async with self._lock:
+            before, seq = self.held(project), None
+            try:
+                async with self._store.transaction() as tables:
+                    if before is not None:
+                        after = self.rulebook.finish(await self.with_claims(tables, before))
+                        seq = await self._note_change(tables, before, after)
+                    else:
+                        after = self.rulebook.finish(await self._read_from(tables, project))
+                        seq = await self._note_all(tables, after)
+            except BaseException:
+                self._doubt(project)
+                raise
+            self._keep(after)
+            if seq is not None:
+                self._announce(seq)
+            return after
+
     async def touch(self, project: ProjectName, change: Callable[[Known], Known]) -> Known:
         """Changes what need not survive a restart and no decision depends on."""
         async with self._lock:
@@ -148,23 +169,35 @@ class Projects:
 
     async def _read(self, project: ProjectName) -> Known:
         async with self._store.transaction() as tables:
-            row = await tables.views.get(project)
-            if row is None and not await tables.ledger.heard_of(project):
-                return Known(project=project)
-            known = Known(
-                project=project,
-                accepted=await tables.ledger.accepted(project),
-                first_seen=await tables.ledger.first_seen(project),
-                orders=orders_of(await tables.ledger.overrides(project)),
-                serial_floor=await tables.ledger.serial_floor(project, self.upstream),
-            )
-        if row is None or row.upstream != self.upstream:
-            return known  # what another index said is no page of this one; what was accepted here stays
-        try:
-            return replace(known, view=view_of(row, base_url=self.page_url(project)))
-        except InvalidPage as error:
-            log.warning("page kept is not believed any more", extra={"project": project, "reason": str(error)})
-            return known
+            return await self._read_from(tables, project)
+
+    async def _read_from(self, tables: Transaction, project: ProjectName) -> Known:
+        row = await tables.views.get(project)
+        if row is None and not await tables.ledger.heard_of(project):
+            return Known(project=project)
+        known = Known(
+            project=project,
+            accepted=await tables.ledger.accepted(project),
+            first_seen=await tables.ledger.first_seen(project),
+            orders=orders_of(await tables.ledger.overrides(project)),
+            serial_floor=await tables.ledger.serial_floor(project, self.upstream),
+        )
+        # What another index said is no page of this one; what was accepted here stays.
+        if row is not None and row.upstream == self.upstream:
+            try:
+                known = replace(known, view=view_of(row, base_url=self.page_url(project)))
+            except InvalidPage as error:
+                log.warning("page kept is not believed any more", extra={"project": project, "reason": str(error)})
+        return await self.with_claims(tables, known)
+
+    async def with_claims(self, tables: Transaction, known: Known) -> Known:
+        """`known` with everything that anybody's statements claim by now, and what was judged of them."""
+        claims = tuple(await tables.ledger.claims(known.project))
+        verdicts = tuple(await tables.ledger.verdicts(known.project)) if claims else ()
+        known = replace(known, claims=claims, verdicts=verdicts)
+        if known.view is None and self.rulebook.is_attested(known):
+            known = replace(known, view=rebuilt_view(known.project))
+        return known
 
     async def _note_change(self, tables: Transaction, before: Known, after: Known) -> int | None:
         """The number of the change, None when frontends need not hear of any."""
@@ -173,6 +206,14 @@ class Projects:
             return None
         withdrawn = sorted(old.served() - new.served()) if old is not None else []
         return await tables.views.change(after.project, new.revision, tuple(withdrawn), self._clock.now_ms())
+
+    async def _note_all(self, tables: Transaction, after: Known) -> int | None:
+        """The same of a project of which nobody knows what frontends were told last but the table of changes."""
+        new = after.finished
+        if new is None or await tables.views.told(after.project) == new.revision:
+            return None
+        refused = tuple(sorted(new.decisions.keys() - new.served()))
+        return await tables.views.change(after.project, new.revision, refused, self._clock.now_ms())
 
     def _keep(self, known: Known) -> None:
         shelf, other = (self._blank, self._held) if known.is_blank else (self._held, self._blank)
@@ -189,7 +230,7 @@ class Projects:
 
 
 def _cost(known: Known) -> int:
-    finished = known.finished
-    if finished is None:
-        return _BYTES_PER_PROJECT
-    return _BYTES_PER_PROJECT + len(finished.body) + _BYTES_PER_FILE * len(finished.decisions)
+    cost = _BYTES_PER_PROJECT + _BYTES_PER_CLAIM * len(known.claims)
+    if (finished := known.finished) is not None:
+        cost += len(finished.body) + _BYTES_PER_FILE * len(finished.decisions)
+    return cost

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -10,9 +10,12 @@ import msgspec
 
 from matrix_pypi_bot.core.annotate import annotate
 from matrix_pypi_bot.core.decide import Rule, Ruling, decide
-from matrix_pypi_bot.core.evidence import Absence, Evidence, Live, Terms, Upstream
+from matrix_pypi_bot.core.evidence import Absence, Evidence, Level, Live, Terms, Upstream
 from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.core.policy import Denial, DenyList
+from matrix_pypi_bot.core.standing import Standing, alone
+from matrix_pypi_bot.core.statement_page import attested_files, entry_of
+from matrix_pypi_bot.core.witnesses import NOBODY, Witnesses, combined, weigh
 from matrix_pypi_bot.ports import Accepted
 from matrix_pypi_bot.services.known import Finished, Known, View
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
@@ -26,11 +29,14 @@ _Class = tuple[object, bool | None, bool | None]
 
 
 class Rulebook:
-    """The operator's policy, applied to everything known of a project."""
+    """The operator's policy, applied to everything known of a project. `standing()` tells who is believed now."""
 
-    def __init__(self, terms: Terms, denials: Sequence[Denial] = ()) -> None:
+    def __init__(
+        self, terms: Terms, denials: Sequence[Denial] = (), *, standing: Callable[[], Standing] = alone
+    ) -> None:
         self.terms = terms
         self.fingerprint = sha256_of(msgspec.json.encode((terms, tuple(denials))))
+        self.standing = standing
         self._denials = DenyList(denials)
         self._any_denials = bool(denials)
 
@@ -39,7 +45,7 @@ class Rulebook:
         view = known.view
         if view is None:
             return replace(known, finished=None)
-        decisions, files = self._decide_all(known, view)
+        decisions, files = self._decide_all(known, view, self.witnesses(known))
         shown = {name: file for name, file in files.items() if decisions[name].rule != Rule.R10}
         if view.state == "gone" and not shown:
             finished = Finished(decisions=decisions, files={}, revision=GONE_REVISION, body=b"")
@@ -72,28 +78,63 @@ class Rulebook:
         evidence = Evidence(upstream=_upstream_of(view, None), accepted=digest, first_seen=first)
         return self._told(known, file, evidence)
 
-    def evidence(self, known: Known, file: FileName) -> tuple[Evidence, str | None]:
-        """What `decide()` is told of one file of the page, and why it is denied."""
+    def is_attested(self, known: Known) -> bool:
+        """Whether another organisation says anything of the project, whatever its word is worth now."""
+        own = self.standing().own
+        return any(claim.org != own and claim.kind == "attestation" for claim in known.claims)
+
+    def witnesses(self, known: Known) -> Mapping[FileName, Witnesses]:
+        """What counts of others' statements now, file by file."""
+        if not known.claims:
+            return {}
+        listed = known.view.page.files if known.view is not None else ()
+        return weigh(known.claims, self.standing(), known.out, listed)
+
+    def evidence(
+        self, known: Known, file: FileName, witnesses: Witnesses = NOBODY, *, attested: IndexFile | None = None
+    ) -> tuple[Evidence, str | None]:
+        """What `decide()` is told of one file, and why it is denied. `attested` is its entry when only others name it."""
         view = known.view
         listed = view.page.files.get(file) if view is not None else None
         remembered = known.lasting().get(file)
         accepted = remembered.sha256 if remembered is not None else None
-        digests = [one for one in (listed.sha256 if listed is not None else None, accepted) if one is not None]
+        named = attested.sha256 if attested is not None else listed.sha256 if listed is not None else None
+        digests = [one for one in (named, accepted) if one is not None]
         detail = self._denied(known, file, digests)
+        if detail is None and witnesses.withdrawn:
+            detail = "withdrawn by its maintainer"
+        upstream = Absence.DOWN if attested is not None else _upstream_of(view, listed)
+        provenance = witnesses.maintainer
+        voices: Mapping[Sha256, Level] = {}
+        if witnesses.digests:
+            voices = witnesses.levels(self.standing(), alive=upstream is Absence.DOWN and accepted is None)
+        if (approved := known.orders.approvals().get(file)) is not None and approved.sha256 == accepted:
+            # Decision 23: an operator's approval sets aside what contradicts it.
+            voices = {digest: level for digest, level in voices.items() if digest == accepted}
+            provenance = None
         return (
             Evidence(
-                upstream=_upstream_of(view, listed),
+                upstream=upstream,
                 accepted=accepted,
                 first_seen=known.first_seen.get(file),
+                attested=voices,
+                provenance=combined(None, provenance),
                 denied=detail is not None,
             ),
             detail,
         )
 
-    def _decide_all(self, known: Known, view: View) -> tuple[dict[FileName, FileDecision], dict[FileName, IndexFile]]:
-        """Each listed and each removed file: its decision, and its entry with the digest that was decided.
+    def ruling(self, known: Known, file: FileName, witnesses: Witnesses) -> Ruling:
+        """The decision on a file of the page, as `decide` gives it."""
+        return decide(self.evidence(known, file, witnesses)[0], self.terms)
 
-        Files about which the same is known in the same relation share one decision, so a page of thousands costs a few calls.
+    def _decide_all(
+        self, known: Known, view: View, witnesses: Mapping[FileName, Witnesses]
+    ) -> tuple[dict[FileName, FileDecision], dict[FileName, IndexFile]]:
+        """Each listed, each removed and each attested file: its decision, and its entry with the digest that was decided.
+
+        Files about which the same is known in the same relation share one decision, so a page of thousands costs a few calls. A file
+        that others say something of is decided by itself.
         """
         lasting, first_seen = known.lasting(), known.first_seen
         decisions: dict[FileName, FileDecision] = {}
@@ -101,6 +142,9 @@ class Rulebook:
         classes: dict[_Class, tuple[FileDecision, bool]] = {}
         may_be_denied = self._any_denials or known.orders.project is not None or bool(known.orders.files)
         for name, file in view.page.files.items():
+            if (told := witnesses.get(name)) is not None:
+                decisions[name], files[name] = self._decide_attested(known, name, file, told)
+                continue
             digest, accepted, first = file.sha256, lasting.get(name), first_seen.get(name)
             same = None if accepted is None else accepted.sha256 == digest
             denied = self._denied(known, name, _digests(file, accepted)) if may_be_denied else None
@@ -111,16 +155,54 @@ class Rulebook:
             decisions[name] = found[0]
             if found[1] and not same:
                 files[name] = _as_remembered(file, accepted)
-        changed = {name for name, decision in decisions.items() if decision.rule == Rule.R3}
+        changed = {name for name, decision in decisions.items() if decision.rule == Rule.R3 and name not in witnesses}
         decisions.update({name: self._told_changed(known, name, files[name]) for name in changed})
         for name, file in view.removed.items():
-            decision, _ = self._decide_class(known, name)
+            decision, _ = self._decide_class(known, name, witnesses.get(name, NOBODY))
             decisions[name], files[name] = decision, _as_remembered(file, lasting.get(name))
+        if view.state == "down" and view.page.status != "quarantined":
+            self._add_attested(known, view, witnesses, decisions, files)
         return decisions, files
 
-    def _decide_class(self, known: Known, file: FileName) -> tuple[FileDecision, bool]:
+    def _add_attested(
+        self,
+        known: Known,
+        view: View,
+        witnesses: Mapping[FileName, Witnesses],
+        decisions: dict[FileName, FileDecision],
+        files: dict[FileName, IndexFile],
+    ) -> None:
+        """Files that upstream never showed here, as others attest them."""
+
+        def is_known(name: FileName) -> bool:
+            return name in decisions or name in known.first_seen or name in view.page.conflicted
+
+        standing, serial = self.standing(), None if view.rebuilt else (view.page.serial or 0)
+        for name, entry in attested_files(witnesses, standing, known=is_known, serial=serial).items():
+            told = witnesses[name]
+            evidence, detail = self.evidence(known, name, told, attested=entry)
+            ruling = decide(evidence, self.terms)
+            decisions[name] = ruling.told(detail or _voices_told(ruling, told, standing))
+            files[name] = entry if evidence.accepted is None else _as_remembered(entry, known.lasting().get(name))
+
+    def _decide_attested(
+        self, known: Known, name: FileName, file: IndexFile, witnesses: Witnesses
+    ) -> tuple[FileDecision, IndexFile]:
+        evidence, detail = self.evidence(known, name, witnesses)
+        ruling = decide(evidence, self.terms)
+        if ruling.rule is Rule.R3:
+            return self._told_changed(known, name, file), file
+        decision = ruling.told(detail or _voices_told(ruling, witnesses, self.standing()))
+        if ruling.sha256 is None or ruling.sha256 == file.sha256:
+            return decision, file
+        accepted = known.lasting().get(name)
+        if accepted is not None and accepted.sha256 == ruling.sha256:
+            return decision, _as_remembered(file, accepted)
+        return decision, entry_of(name, witnesses, self.standing())
+
+    def _decide_class(self, known: Known, file: FileName, witnesses: Witnesses = NOBODY) -> tuple[FileDecision, bool]:
         """The decision, and whether the digest to serve is the remembered one instead of the page's."""
-        evidence, detail = self.evidence(known, file)
+        evidence, detail = self.evidence(known, file, witnesses)
         ruling = decide(evidence, self.terms)
         return ruling.told(detail or ""), ruling.serves and not isinstance(evidence.upstream, Live)
 
@@ -140,6 +222,19 @@ class Rulebook:
             return denial.reason or "deny list"
         order = known.orders.project if file is None else known.orders.quarantine(file)
         return None if order is None else f"quarantined by an operator: {order.reason}"
+
+
+def _voices_told(ruling: Ruling, witnesses: Witnesses, standing: Standing) -> str:
+    """Who it is that a refusal rests on, or who is missing."""
+    if ruling.rule in (Rule.R5, Rule.R12, Rule.R15):
+        return witnesses.told()
+    if ruling.rule is not Rule.R18:
+        return ""
+    [digest] = witnesses.digests
+    hashed = sorted(witnesses.digests[digest].hashed - standing.silent())
+    if len(hashed) < standing.needed:
+        return f"{len(hashed)} of {standing.needed} needed: {', '.join(hashed) or 'none'}"
+    return f"missing: {', '.join(witnesses.missing(standing, digest))}"
 
 
 def _upstream_of(view: View | None, listed: IndexFile | None) -> Upstream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+from matrix_pypi_bot.core.claims import claims_of
 from matrix_pypi_bot.core.envelope import Envelope, StatementId
 from matrix_pypi_bot.core.events import Checked, check_envelope, sign_statement
 from matrix_pypi_bot.core.instants import Instant
@@ -90,7 +91,8 @@ async def keep_own(
             envelope=envelope_json(checked.envelope),
             first_seen_ms=now_ms,
             via="own",
-        )
+        ),
+        list(claims_of(statement, org=org, keyid=checked.key.keyid, received_ms=now_ms)),
     )
     await tables.log.append(statement.id, leaf_hash(checked.envelope.payload))
 

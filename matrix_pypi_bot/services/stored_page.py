@@ -43,6 +43,21 @@ def empty_page(project: ProjectName) -> IndexPage:
     )
 
 
+def rebuilt_view(project: ProjectName) -> View:
+    """The view of a project that upstream never showed here: nothing is on its page but what others attest."""
+    return View(
+        state="down",
+        page=empty_page(project),
+        removed={},
+        root=sha256_of(b""),
+        etag=None,
+        fetched_ms=0,
+        checked_ms=0,
+        opened_origins=(),
+        rebuilt=True,
+    )
+
+
 def with_removed(raw: bytes, removed: Mapping[FileName, IndexFile]) -> bytes:
     """`raw`, which may be empty, with the entries of removed files beside it."""
     if not removed:

@@ -95,6 +95,12 @@ class ViewTables:
         )  # fmt: skip
         return seq
 
+    async def told(self, project: ProjectName) -> str | None:
+        revision: str | None = await self._db.fetchval(
+            "SELECT revision FROM page_change WHERE project = $1 ORDER BY seq DESC LIMIT 1", project
+        )
+        return revision
+
     async def changes(self, after: int, limit: int) -> list[Change]:
         rows = await self._db.fetch(
             "SELECT seq, project, revision, withdrawn FROM page_change WHERE seq > $1 ORDER BY seq LIMIT $2",

@@ -1,0 +1,79 @@
+"""Files as a page lists them, made of what others attest: for the time in which upstream shows no page, or one that is older.
+
+What an entry says beside the digest counts when as many organisations agree on it as a quorum needs; a digest is chosen by nobody
+here: `decide` is told of all of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+from matrix_pypi_bot.core.claims import Claim, Facts
+from matrix_pypi_bot.core.index_file import IndexFile
+from matrix_pypi_bot.core.standing import Standing
+from matrix_pypi_bot.core.witnesses import Witnesses
+from matrix_pypi_bot.wire.names import FileName
+
+T = TypeVar("T")
+
+
+def attested_files(
+    witnesses: Mapping[FileName, Witnesses],
+    standing: Standing,
+    *,
+    known: Callable[[FileName], bool],
+    serial: int | None,
+) -> dict[FileName, IndexFile]:
+    """An entry for each attested file that is not `known` here, and that others saw after the page with `serial` was shown.
+
+    A page that upstream showed without the file tells that it was removed, unless as many organisations as a quorum needs saw the file
+    at a later serial. `serial` None: no page was ever shown here.
+    """
+    return {
+        file: entry_of(file, one, standing)
+        for file, one in witnesses.items()
+        if one.digests and not known(file) and (serial is None or _later(one.claims, serial) >= standing.needed)
+    }
+
+
+def entry_of(file: FileName, witnesses: Witnesses, standing: Standing) -> IndexFile:
+    """The entry of an attested file, saying the digest that most organisations name. It has no address at upstream."""
+    digest = max(witnesses.digests, key=lambda one: (len(witnesses.digests[one].hashed), one))
+    claims = [claim for claim in witnesses.claims if claim.subject == digest]
+    agreed = _Agreed(claims, standing.needed)
+    metadata = agreed.on(lambda facts: facts.core_metadata)
+    return IndexFile(
+        name=file,
+        sha256=digest,
+        url="",
+        size=agreed.on(lambda facts: facts.size),
+        requires_python=agreed.on(lambda facts: facts.requires_python),
+        yanked=agreed.on(lambda facts: facts.yanked) or False,
+        core_metadata=False if metadata is None else metadata,
+        upload_time=agreed.among({claim.org: claim.upload_time for claim in claims}.values()),
+        provenance=None,
+        extras={},
+    )
+
+
+class _Agreed:
+    """What enough organisations say alike; each has one voice, the newest statement of it."""
+
+    def __init__(self, claims: Iterable[Claim], needed: int) -> None:
+        self._facts = list({claim.org: claim.facts for claim in claims}.values())
+        self._needed = needed
+
+    def on(self, field: Callable[[Facts], T]) -> T | None:
+        return self.among(field(facts) for facts in self._facts)
+
+    def among(self, told: Iterable[T]) -> T | None:
+        for value, count in Counter(told).most_common(1):
+            if count >= self._needed:
+                return value
+        return None
+
+
+def _later(claims: Iterable[Claim], serial: int) -> int:
+    return len({claim.org for claim in claims if claim.serial is not None and claim.serial > serial})
