@@ -32,6 +32,7 @@ BOT_SECTIONS: Final = (
     "index",
     "policy",
     "rooms",
+    "trust",
     "log",
     "public",
     "api",

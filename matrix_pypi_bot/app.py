@@ -19,7 +19,6 @@ from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.notes import NoteKey
 from matrix_pypi_bot.core.policy import Denial
 from matrix_pypi_bot.core.signers import MIRROR, Keyid, SigningKey
-from matrix_pypi_bot.core.statements.keys import Manifest
 from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store
 from matrix_pypi_bot.process.lifecycle import Lifecycle
 from matrix_pypi_bot.process.outbound import Outbound
@@ -29,8 +28,10 @@ from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.clockwork import Clockwork
 from matrix_pypi_bot.services.explain import Explainer
 from matrix_pypi_bot.services.homeserver import JsonObject
-from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_manifest, own_keyring
+from matrix_pypi_bot.services.intake import Intake
+from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_manifest
 from matrix_pypi_bot.services.log import LogKeeper
+from matrix_pypi_bot.services.members import Members
 from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.refresh import Refresher, RefreshSettings
@@ -38,6 +39,7 @@ from matrix_pypi_bot.services.resume import ResumeGuard
 from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.signing import Voice
+from matrix_pypi_bot.trust_file import Trust, load_trust
 from matrix_pypi_bot.wire.digests import parse_sha256
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
@@ -55,12 +57,12 @@ async def run(settings: Settings) -> None:
 
     The internal API answers, and installs work, while the homeserver is away; `/readyz` is 200 once it has been there.
     """
-    organisation, matrix = _organisation(settings), _matrix_settings(settings)
+    organisation, matrix, trust = _organisation(settings), _matrix_settings(settings), _trust(settings)
     tokens = Tokens(read_secret(settings.api.token_file), read_secret(settings.api.operator_token_file))
     clock = SystemClock()
     async with Lifecycle() as life:
         store = await life.enter("database", open_store(settings.database.url))
-        bot = Bot(settings, matrix, organisation, store, clock)
+        bot = Bot(settings, matrix, organisation, trust, store, clock)
         life.on_stop("bot", bot.stop)
         await bot.start()
         address = settings.api.listen
@@ -88,14 +90,30 @@ class Bot:
     """The parts, put together. Make it in a running loop."""
 
     def __init__(
-        self, settings: Settings, matrix: MatrixSettings, organisation: Organisation, store: Store, clock: Clock
+        self,
+        settings: Settings,
+        matrix: MatrixSettings,
+        organisation: Organisation,
+        trust: Trust,
+        store: Store,
+        clock: Clock,
     ) -> None:
         index, policy = settings.index, settings.policy
         self._organisation = organisation
         self._mxid = matrix.bot_mxid
         self._store = store
         self._clock = clock
-        self._ring = own_keyring(organisation, None)
+        self._members = Members(
+            store=store,
+            clock=clock,
+            own=organisation.pinned,
+            pinned=trust.orgs,
+            maintainers=trust.maintainers,
+            index_name=index.name,
+            quorum=policy.quorum,
+            acks_missing_allowed=policy.acks_missing_allowed,
+        )
+        self._intake = Intake(self._members)
         self._was_ready = False
         self._outbound = Outbound(user_agent=f"matrix-pypi/{__version__}")
         log_key = NoteKey(organisation.log_origin, organisation.log.public)
@@ -104,7 +122,7 @@ class Bot:
         self._projects = Projects(
             store=store,
             clock=clock,
-            rulebook=_rulebook(policy),
+            rulebook=_rulebook(policy, self._members),
             upstream=f"{index.name} {index.endpoint}",
             base_url=index.endpoint,
         )
@@ -129,7 +147,7 @@ class Bot:
             matrix,
             store=store,
             clock=clock,
-            keys=lambda: self._ring.keys,
+            intake=self._intake,
             own_keyids=self._own_keyids,
             project_exists=self._refresher.exists,
             on_trust_room=self._resume,
@@ -189,7 +207,7 @@ class Bot:
                 guard=self._guard,
                 postman=self.matrix,
                 bot_mxid=self._mxid,
-                on_manifest=self._learn,
+                on_manifest=self._members.learn_own,
             ),
             projects=self._projects,
             store=store,
@@ -199,7 +217,8 @@ class Bot:
 
     async def start(self) -> None:
         """What was known before is known again. Raises Problem."""
-        self._learn(await held_manifest(self._store, self._organisation))
+        self._members.learn_own(await held_manifest(self._store, self._organisation))
+        await self._members.start()
         await self.log.start()
         await self._projects.start()
         await self._attester.start()
@@ -208,20 +227,21 @@ class Bot:
         """The manifest holds, and its keys are known; unless nothing may be signed."""
         if not self._guard.is_open:
             return
-        self._learn(await ensure_manifest(self._store, self._clock, self._organisation, bot_mxid=self._mxid))
+        manifest = await ensure_manifest(self._store, self._clock, self._organisation, bot_mxid=self._mxid)
+        self._members.learn_own(manifest)
         self.matrix.poke()
-
-    def _learn(self, manifest: Manifest | None) -> None:
-        self._ring = own_keyring(self._organisation, manifest)
 
     def _own_keyids(self) -> frozenset[Keyid]:
         """The mirror keys of this organisation, former and revoked ones too: somebody else may have them."""
-        return frozenset(key.keyid for key in self._ring.keys.values() if MIRROR in key.roles)
+        own = self._organisation.name
+        return frozenset(
+            key.keyid for key in self._members.keyring.keys.values() if key.org == own and MIRROR in key.roles
+        )
 
     def _stands(self, row: EnvelopeRow) -> bool:
         """Whether a statement of ours still counts: its key may have been revoked."""
         now, received = Instant.of_ms(self._clock.now_ms()), Instant.of_ms(row.first_seen_ms)
-        return self._ring.counts(Keyid(row.keyid), received=received, now=now)
+        return self._members.keyring.counts(Keyid(row.keyid), received=received, now=now)
 
     async def _resume(self, trust_room: Sequence[JsonObject]) -> bool:
         """The homeserver is there (again): what was published is compared, and what waited for that is signed."""
@@ -277,7 +297,13 @@ def _matrix_settings(settings: Settings) -> MatrixSettings:
     )
 
 
-def _rulebook(policy: PolicySettings) -> Rulebook:
+def _trust(settings: Settings) -> Trust:
+    """Raises ConfigurationProblem for a trust file that cannot be used."""
+    file = settings.trust.file
+    return Trust() if file is None else load_trust(file, own=settings.organisation.name)
+
+
+def _rulebook(policy: PolicySettings, members: Members) -> Rulebook:
     denials = [
         Denial(
             project=denied.project_name,
@@ -287,4 +313,5 @@ def _rulebook(policy: PolicySettings) -> Rulebook:
         )
         for denied in policy.deny
     ]
-    return Rulebook(Terms(mode=Mode(policy.offline), keep_removed=policy.removed_upstream == "keep"), denials)
+    terms = Terms(mode=Mode(policy.offline), keep_removed=policy.removed_upstream == "keep")
+    return Rulebook(terms, denials, standing=members.standing)

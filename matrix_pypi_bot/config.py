@@ -152,8 +152,16 @@ class PolicySettings(Section, frozen=True, kw_only=True):
     """What is served. `offline` is the mode of `decide()` while upstream is away; `removed_upstream` rule R2 or R14."""
 
     offline: Literal["self", "acked", "kofn"] = "acked"
+    quorum: Count = 2
+    acks_missing_allowed: Annotated[int, Meta(ge=0, le=1_000)] = 0
     removed_upstream: Literal["refuse", "keep"] = "refuse"
     deny: tuple[DeniedFile, ...] = ()
+
+
+class TrustSettings(Section, frozen=True, kw_only=True):
+    """Whom this organisation believes: a file of its own (`trust_file`). None: nobody but itself."""
+
+    file: Path | None = None
 
 
 class RoomsSettings(Section, frozen=True, kw_only=True):
@@ -203,6 +211,7 @@ class Settings(Section, frozen=True, kw_only=True):
     api: ApiSettings
     index: IndexSettings = field(default_factory=IndexSettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
+    trust: TrustSettings = field(default_factory=TrustSettings)
     rooms: RoomsSettings = field(default_factory=RoomsSettings)
     log: LogSettings = field(default_factory=LogSettings)
     public: PublicSettings = field(default_factory=PublicSettings)

@@ -17,11 +17,15 @@ def command(config: Path) -> None:
     Exit code 3 when something is.
     """
     from matrix_pypi_bot.config import load, read_secrets
+    from matrix_pypi_bot.trust_file import Trust, load_trust
 
     settings = load(config)
     read_secrets(settings)
+    file = settings.trust.file
+    trust = Trust() if file is None else load_trust(file, own=settings.organisation.name)
     click.echo(f"{config} is right: {settings.bot_mxid} for the organisation {settings.organisation.name}")
     click.echo(f"  homeserver  {settings.homeserver.address}, delivers to {settings.appservice.public_url}")
     click.echo(f"  index       {settings.index.name}, {'attested' if settings.index.attests else 'not attested'}")
+    click.echo(f"  trusts      {', '.join(org.name for org in trust.orgs) or 'nobody else'}")
     click.echo(f"  API         {settings.api.listen}")
     click.echo(f"  public      {settings.public.listen}")

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from matrix_pypi_bot.core.envelope import StatementId, read_envelope, verify
+from matrix_pypi_bot.core.envelope import Envelope, StatementId, read_envelope, verify
 from matrix_pypi_bot.core.events import check_envelope
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import Keyring
 from matrix_pypi_bot.core.notes import InvalidNote, NoteKey, is_signed_by, parse_checkpoint, parse_note
 from matrix_pypi_bot.core.rejected import Rejected
 from matrix_pypi_bot.core.signers import Keyid, Keys, keyid_of
-from matrix_pypi_bot.core.statements import Statement
+from matrix_pypi_bot.core.statements import Statement, read_statement
 from matrix_pypi_bot.core.statements.attestation import Attestation
 from matrix_pypi_bot.core.statements.common import IN_TOTO
 from matrix_pypi_bot.core.statements.keys import Manifest
@@ -73,6 +73,16 @@ def judge(refutation: Statement, keyring: Keyring, first_seen: FirstSeen) -> Jud
     assert isinstance(predicate, Refutation)
     verdict, reason = _judged(refutation, predicate, keyring, first_seen)
     return Judgement(verdict=verdict, fault=predicate.fault, accused=predicate.accused, reason=reason)
+
+
+def carried(refutation: Envelope) -> tuple[object, ...]:
+    """The envelopes of accused statements that a refutation carries, at most 2. Nothing of it is believed, its signature neither."""
+    try:
+        predicate = read_statement(refutation.payload, Refutation).predicate
+    except Rejected:
+        return ()
+    envelopes = predicate.evidence.envelopes if isinstance(predicate, Refutation) else None
+    return envelopes if isinstance(envelopes, tuple) else ()
 
 
 def equivocation(a: object, b: object, keys: Keys) -> Verdict:

@@ -22,7 +22,7 @@ _DIGITS: Final = 12  # of a digest in a reason: enough to compare by eye
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Voices:
-    """Who stands behind one digest: `hashed` hashed the bytes; `attested` are these and who only read the index; `acked` reviewed it."""
+    """Who stands behind a digest: `hashed` hashed the bytes; `attested` are these and who only read the index; `acked` reviewed it."""
 
     hashed: frozenset[str] = frozenset()
     attested: frozenset[str] = frozenset()
@@ -69,8 +69,8 @@ def weigh(
 ) -> dict[FileName, Witnesses]:
     """The witnesses of every file that anybody but this organisation says something of.
 
-    `out` are ids of statements that were refuted or are contested: they count for nothing. `listed` are the files of the project's page: a
-    maintainer who takes back a version means those too.
+    `out` are ids of statements that were refuted or are contested: they count for nothing. `listed` are the files of the project's
+    page: a maintainer who takes back a version means those too.
     """
     counted, taken_back, withdrawn = _counted(claims, standing, out, listed)
     by_file: dict[FileName, list[Claim]] = {}

@@ -34,9 +34,9 @@ class EnvelopeRow:
 class VerdictRow:
     """What was judged of a statement (of a log, for a fork: `statement_id` is the digest of its origin then); the newest row counts.
 
-    `result` is a `core.judge.Verdict`'s value, `fault` the class of the accusation, `keyid` and `org` whom it blames. `evidence_id` is the
-    refutation that carried the evidence, None where this bot found it out itself. `suspends`: while this is the newest word, the key
-    counts for nothing.
+    `result` is a `core.judge.Verdict`'s value, `fault` the class of the accusation, `keyid` and `org` whom it blames. `evidence_id` is
+    the refutation that carried the evidence, None where this bot found it out itself. `suspends`: while this is the newest word, the
+    key counts for nothing.
     """
 
     statement_id: str

@@ -118,7 +118,9 @@ class Answers:
         if decision is None:
             return None
         own_path = file_path(entry.address, file) if entry is not None else None
-        if decision.serves and path not in (None, own_path):
+        # A page made of statements knows upstream's address no more than its readers did: they may come back with the digest's.
+        paths = (None, own_path, file_path(entry.sha256, file) if entry is not None else None)
+        if decision.serves and path not in paths:
             return None  # a good file under an address that is not its own
         return self._told(view, known, decision, entry, file=file, path=own_path or path or "")
 
@@ -144,7 +146,7 @@ class Answers:
             sha256=entry.sha256 if entry is not None else None,
             size=entry.size if entry is not None else None,
             core_metadata_sha256=None if isinstance(metadata, bool) else metadata,
-            urls=(entry.url,) if entry is not None else (),
+            urls=(entry.url,) if entry is not None and entry.url else (),
             opened_origins=view.opened_origins,
             view_age_seconds=round(view.age_seconds(self._clock.now_ms()), 3),
             seq=self._projects.seq,

@@ -14,17 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from matrix_pypi_bot.core.envelope import Envelope, read_envelope
 from matrix_pypi_bot.core.events import HEAD_EVENT_TYPE, Checked, check_event
-from matrix_pypi_bot.core.rejected import Rejected
-from matrix_pypi_bot.core.signers import Keys
-from matrix_pypi_bot.core.statements.attestation import Attestation
-from matrix_pypi_bot.core.statements.common import EVENT_PREFIX, Chained
-from matrix_pypi_bot.core.statements.withdrawal import Withdrawal
+from matrix_pypi_bot.core.rejected import Code, Rejected
+from matrix_pypi_bot.core.statements.common import EVENT_PREFIX
+from matrix_pypi_bot.core.statements.refutation import Refutation
 from matrix_pypi_bot.ports import (
     PROJECT_ROOM,
     TRUST_ROOM,
     Clock,
-    EnvelopeRow,
     InboxRow,
     RoomRow,
     Store,
@@ -33,9 +31,10 @@ from matrix_pypi_bot.ports import (
 )
 from matrix_pypi_bot.services.constitution import WATCHED
 from matrix_pypi_bot.services.homeserver import JsonObject
+from matrix_pypi_bot.services.intake import Intake, ledger_row
 from matrix_pypi_bot.services.own import REDACTED, Own, raise_alarm
-from matrix_pypi_bot.services.signing import envelope_json
-from matrix_pypi_bot.wire.names import FileName, ProjectName
+from matrix_pypi_bot.services.strangers import Strangers
+from matrix_pypi_bot.wire.names import ProjectName
 from matrix_pypi_bot.wire.problems import clean_line
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,10 @@ MEMBER: Final = "m.room.member"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What one event turned out to be. `outcome` is counted: `OK`, an error code, or what kind of other event it is."""
+    """What one event turned out to be. `outcome` is counted: `OK`, an error code, or what kind of other event it is.
+
+    `carries` is a refutation by somebody nobody here knows: what it carries may be evidence.
+    """
 
     row: InboxRow
     outcome: str
@@ -56,13 +58,14 @@ class Finding:
     event: JsonObject = field(default_factory=dict)
     room: RoomRow | None = None
     checked: Checked | None = None
+    carries: Envelope | None = None
 
 
 class Ingest:
     """The door by which everything from Matrix enters. Make it in a running loop and have `run()` run.
 
-    `keys()` are the keys known now; `on_statement(project)` hears, after the commit, of projects about which something new was kept;
-    `on_constitution(room key)` of rooms whose constitution may have changed; `on_invited(room id)` of invitations.
+    `intake` keeps the statements and hears, after the commit, of new ones; `on_constitution(room key)` hears of rooms whose
+    constitution may have changed, `on_invited(room id)` of invitations.
     """
 
     def __init__(
@@ -70,18 +73,17 @@ class Ingest:
         *,
         store: Store,
         clock: Clock,
-        keys: Callable[[], Keys],
+        intake: Intake,
         own: Own,
-        on_statement: Callable[[ProjectName], None],
         on_constitution: Callable[[str], None],
         on_invited: Callable[[str], None],
     ) -> None:
         self.outcomes: collections.Counter[str] = collections.Counter()
         self._store = store
         self._clock = clock
-        self._keys = keys
+        self._intake = intake
         self._own = own
-        self._on_statement = on_statement
+        self._strangers = Strangers()
         self._on_constitution = on_constitution
         self._on_invited = on_invited
         self._wake = asyncio.Event()
@@ -138,8 +140,9 @@ class Ingest:
                 if await self._effect(t, finding):
                     news.add(finding.row.n)
                 # Of a room that is not ours (yet: it may be found again after our database was lost) nothing is remembered,
-                # so that what its state holds is new when the room is read.
-                await (t.mail.forget if finding.room is None else t.mail.read)(finding.row.n)
+                # so that what its state holds is new when the room is read; nor of a key that a later manifest may name.
+                forgotten = finding.room is None or finding.outcome == Code.KEY_UNKNOWN
+                await (t.mail.forget if forgotten else t.mail.read)(finding.row.n)
         for finding in findings:
             try:
                 self._tell(finding, new=finding.row.n in news)
@@ -171,21 +174,22 @@ class Ingest:
         if not room.key.startswith(PROJECT_ROOM) and room.key != TRUST_ROOM:
             return finding(outcome="other")
         try:
-            checked = check_event(event, _project(room), self._keys())
+            checked = check_event(event, _project(room), self._intake.keys)
         except Rejected as rejected:
-            return finding(outcome=rejected.code)
+            unknown = rejected.code is Code.KEY_UNKNOWN and type == Refutation.event_type()
+            return finding(outcome=rejected.code, carries=_refutation(event) if unknown else None)
         return finding(outcome="OK", checked=checked)
 
     async def _effect(self, t: Transaction, finding: Finding) -> bool:
         """Keeps what is to be kept; whether it was new."""
         if finding.checked is None or finding.room is None:
             await self._watch_redaction(t, finding)
-            return False
+            return await self._look_at_carried(t, finding)
         row = ledger_row(finding.checked, via="room", at_ms=self._clock.now_ms())
         if row.keyid in self._own.keyids() and await t.ledger.envelope(row.id) is None:
             # Somebody has our key, or another process signs with it, or our database was lost. It counts like anybody's.
             raise_alarm("own key alarm", finding.room.key, finding.event, statement=row.id)
-        new = await t.ledger.keep(row)
+        new = await self._intake.keep(t, finding.checked, via="room", at_ms=row.first_seen_ms)
         await t.ledger.sighted(
             row.id,
             room_id=finding.row.room_id,
@@ -194,6 +198,16 @@ class Ingest:
             at_ms=row.first_seen_ms,
         )
         return new
+
+    async def _look_at_carried(self, t: Transaction, finding: Finding) -> bool:
+        """Whether a stranger's accusation carried a statement that is new here. Nobody may have us look at too many."""
+        if finding.carries is None:
+            return False
+        now_ms = self._clock.now_ms()
+        if not self._strangers.may(str(finding.event.get("sender")), now_ms):
+            self.outcomes["strangers put off"] += 1
+            return False
+        return bool(await self._intake.keep_carried(t, finding.carries, via="room", at_ms=now_ms))
 
     async def _watch_redaction(self, t: Transaction, finding: Finding) -> None:
         event, room = finding.event, finding.room
@@ -216,37 +230,23 @@ class Ingest:
             self._on_constitution(room.key)
         if alarm := self._own.slot_alarm(event):
             raise_alarm(alarm, room.key, event)
-        if finding.checked is not None and new and (project := _project(room)) is not None:
-            self._on_statement(project)
+        if new and finding.checked is not None:
+            self._intake.tell(finding.checked)
+        elif new and (project := _project(room)) is not None:
+            self._intake.tell_of(project, "")
         log.debug("event read", extra={"room": room.key, "event_id": finding.row.event_id, "outcome": finding.outcome})
-
-
-def ledger_row(checked: Checked, *, via: str, at_ms: int) -> EnvelopeRow:
-    """The ledger's row of a statement that passed every check."""
-    statement, predicate = checked.statement, checked.statement.predicate
-    project = predicate.about_project()
-    file: str | None = None
-    if isinstance(predicate, Attestation):
-        file = statement.subject.name
-    elif isinstance(predicate, Withdrawal):
-        file = predicate.file
-    return EnvelopeRow(
-        id=statement.id,
-        kind=predicate.NAME,
-        project=ProjectName(project) if project else None,
-        file=FileName(file) if file else None,
-        sha256=statement.subject.sha256,
-        keyid=checked.key.keyid,
-        org=checked.key.org,
-        seq=predicate.seq if isinstance(predicate, Chained) else None,
-        envelope=envelope_json(checked.envelope),
-        first_seen_ms=at_ms,
-        via=via,
-    )
 
 
 def _project(room: RoomRow) -> ProjectName | None:
     return ProjectName(room.key.removeprefix(PROJECT_ROOM)) if room.key.startswith(PROJECT_ROOM) else None
+
+
+def _refutation(event: JsonObject) -> Envelope | None:
+    content = event.get("content")
+    try:
+        return read_envelope(content.get("dsse") if isinstance(content, dict) else None)
+    except Rejected:
+        return None
 
 
 def _membership(event: JsonObject) -> Any:

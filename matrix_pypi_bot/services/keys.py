@@ -12,7 +12,7 @@ import msgspec
 
 from matrix_pypi_bot.core.events import Checked, check_envelope, post_of, sign_statement
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.keyring import Keyring, Member, PinnedOrg, build_keyring, root_keys
+from matrix_pypi_bot.core.keyring import PinnedOrg, root_keys
 from matrix_pypi_bot.core.rejected import Rejected
 from matrix_pypi_bot.core.signers import LOG, MIRROR, WATCHER, SigningKey
 from matrix_pypi_bot.core.statements.keys import ListedKey, Log, Manifest, Revoked, RootKey
@@ -92,11 +92,6 @@ async def publish(
     await tables.mail.send(TRUST_ROOM, post.type, bot_mxid, content, now_ms)
     log.info("key manifest signed", extra={"org": organisation.name, "version": manifest.version})
     return manifest
-
-
-def own_keyring(organisation: Organisation, manifest: Manifest | None) -> Keyring:
-    """The keys that are known while nobody else is pinned."""
-    return build_keyring([Member(organisation.pinned, manifest)])
 
 
 async def newest(tables: Transaction, organisation: Organisation) -> tuple[Manifest | None, int]:

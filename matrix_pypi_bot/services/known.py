@@ -21,8 +21,8 @@ class View:
     """The last page of a project, and how the last attempt to read it went (see `ports.ViewRow`).
 
     `removed` are files that upstream took off its page and that were accepted here, kept for `removed_upstream: keep`. `root` is the
-    digest of what is kept of the page: equal roots are equal pages. `rebuilt`: upstream never showed a page here; there is a view because
-    others attest files of the project.
+    digest of what is kept of the page: equal roots are equal pages. `rebuilt`: upstream never showed a page here; there is a view
+    because others attest files of the project.
     """
 
     state: Literal["live", "down", "gone"]
@@ -101,8 +101,8 @@ class Finished:
 class Known:
     """Everything known of a project. `accepted` are rows of files served here; approvals are in `orders`.
 
-    A page with a serial below `serial_floor` is not believed; None: upstream never told one, or an operator had it forgotten. `claims` are
-    what anybody's statements say of the project's files, `verdicts` what was judged of them, both oldest first.
+    A page with a serial below `serial_floor` is not believed; None: upstream never told one, or an operator had it forgotten. `claims`
+    are what anybody's statements say of the project's files, `verdicts` what was judged of them, both oldest first.
     """
 
     project: ProjectName

@@ -151,7 +151,7 @@ class Refresher:
 
     async def _wait(self, project: ProjectName, known: Known, attempt: _Attempt | None, now_ms: int) -> None:
         """Until upstream answered; when a page is held, until the patience of those who ask is over."""
-        if known.view is None:
+        if known.view is None or known.view.rebuilt:
             await self._fly(project, no_cache=False)
             return
         patience = self._settings.patience_seconds
@@ -206,7 +206,7 @@ class Refresher:
             case Absent():
                 await self._absent(known, attempt)
             case Away(reason):
-                is_news = known.view is None or known.view.state == "live"
+                is_news = known.view is None or known.view.rebuilt or known.view.state == "live"
                 what = {"project": known.project, "reason": reason}
                 log.log(logging.WARNING if is_news else logging.DEBUG, "upstream away", extra=what)
                 # Without a page a client may try again at once: only several failures in a row close the way.
@@ -268,11 +268,14 @@ class Refresher:
         attempt.until_ms = self._clock.now_ms() + int(pause_seconds * 1000)
         if known.view is None:
             attempt.code, attempt.detail = code, reason
+        elif known.view.rebuilt:
+            return  # what others attest is all there is, and it was decided as that
         elif known.view.state == "live":  # gone stays gone, and down is no news
             await self._projects.revise(known.project, checked("down", now_ms=None))
 
 
 def _was_there(known: Known) -> bool:
+    """Whether upstream showed the project, here or to others who attest its files: that it is gone is then worth remembering."""
     return known.view is not None or bool(known.accepted) or bool(known.first_seen)
 
 

@@ -23,9 +23,11 @@ from matrix_pypi_bot.core.events import Post
 from matrix_pypi_bot.ports import EnvelopeRow, Store, StoreAway
 from matrix_pypi_bot.services.constitution import constitution_hash, read_constitution
 from matrix_pypi_bot.services.homeserver import JsonObject
+from matrix_pypi_bot.services.intake import Intake
 from matrix_pypi_bot.services.link import Misregistered
 from matrix_pypi_bot.wire.names import ProjectName
 from matrix_pypi_bot.wire.problems import Problem
+from tests.support.keyrings import known_members
 from tests.support.matrix import MatrixRefusal, MatrixUser
 from tests.support.statements import Organisation
 from tests.support.synapse import Synapse, running_synapse
@@ -140,7 +142,7 @@ async def running_bot(
             settings,
             store=store,
             clock=FixedClock(),
-            keys=lambda: {**HOME.keys, **PEER.keys},
+            intake=Intake(known_members({**HOME.keys, **PEER.keys})),
             own_keyids=lambda: frozenset({HOME.keyid}),
             project_exists=project_exists,
             on_trust_room=look,

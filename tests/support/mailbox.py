@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.ports import Backlog, EnvelopeRow, InboxRow, OutboxRow, RoomRow, Transaction
 
 
@@ -123,7 +124,7 @@ class MemoryLedger:
     envelopes: dict[str, EnvelopeRow] = field(default_factory=dict)
     sightings: list[tuple[str, str, str, str]] = field(default_factory=list)
 
-    async def keep(self, row: EnvelopeRow) -> bool:
+    async def keep(self, row: EnvelopeRow, claims: Sequence[Claim] = ()) -> bool:
         return self.envelopes.setdefault(row.id, row) is row
 
     async def envelope(self, statement_id: str) -> EnvelopeRow | None:

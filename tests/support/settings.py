@@ -29,7 +29,8 @@ def keys_in_example(file: Path) -> set[str]:
     """The same for a YAML file; keys that are commented out count."""
     shown, section = set(), ""
     for key, value in YAML(typ="safe", pure=True).load(file.read_text()).items():
-        shown |= {f"{key}.{name}" for name in value} if isinstance(value, dict) and value else {key}
+        if value is not None:  # else a section whose keys are all commented out
+            shown |= {f"{key}.{name}" for name in value} if isinstance(value, dict) and value else {key}
     for line in file.read_text().splitlines():
         if found := _SECTION.match(line):
             section = found[1]

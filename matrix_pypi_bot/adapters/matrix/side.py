@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from matrix_pypi_bot.adapters.matrix.appservice import Appservice
 from matrix_pypi_bot.adapters.matrix.client import MautrixHomeserver
 from matrix_pypi_bot.adapters.matrix.transaction import storable
-from matrix_pypi_bot.core.signers import Keyid, Keys
+from matrix_pypi_bot.core.signers import Keyid
 from matrix_pypi_bot.ports import SPACE_ROOM, TRUST_ROOM, Clock, Store
 from matrix_pypi_bot.services.alias_queries import AliasQueries
 from matrix_pypi_bot.services.homeserver import HomeserverRefused, JsonObject
 from matrix_pypi_bot.services.ingest import Ingest
+from matrix_pypi_bot.services.intake import Intake
 from matrix_pypi_bot.services.invitations import Invitations
 from matrix_pypi_bot.services.link import HEARTBEAT_SECONDS, Link
 from matrix_pypi_bot.services.own import Own
@@ -52,18 +53,16 @@ class MatrixSide:
     """The Matrix half of the bot, a `ports.Postman`. Made in a running loop:
 
     ```
-    side = MatrixSide(settings, store=store, clock=clock, keys=lambda: ring.keys, own_keyids=..., project_exists=...,
-                      on_trust_room=...)
+    side = MatrixSide(settings, store=store, clock=clock, intake=intake, own_keyids=..., project_exists=..., on_trust_room=...)
     life.on_stop("appservice", side.stop)
     await side.start()                    # listens; raises Problem when the port is taken
     life.task("matrix", side.run())       # raises Misregistered when the homeserver does not know us
     ```
-    `keys()` gives the keys known now, roots included; `own_keyids()` those that sign in this organisation's name.
-    `project_exists(name)` tells whether upstream or the ledger knows a project, and may raise Problem. `on_statement(project)` is
-    called after something new about a project was kept. `on_trust_room(state)` is awaited with the trust room's current state
-    whenever the homeserver came (back), and tells whether mail may leave: none does before. `ready` is True while the homeserver
-    accepts us, reaches us, and the trust room and the Space are there; installers do not depend on it. After queueing mail call
-    `poke()`.
+    `intake` takes every statement; `own_keyids()` are the keys that sign in this organisation's name. `project_exists(name)` tells
+    whether upstream or the ledger knows a project, and may raise Problem. `on_trust_room(state)` is awaited with the trust room's
+    current state whenever the homeserver came (back), and tells whether mail may leave: none does before. `ready` is True while the
+    homeserver accepts us, reaches us, and the trust room and the Space are there; installers do not depend on it. After queueing mail
+    call `poke()`.
     """
 
     def __init__(
@@ -72,11 +71,10 @@ class MatrixSide:
         *,
         store: Store,
         clock: Clock,
-        keys: Callable[[], Keys],
+        intake: Intake,
         own_keyids: Callable[[], frozenset[Keyid]],
         project_exists: Callable[[ProjectName], Awaitable[bool]],
         on_trust_room: Callable[[Sequence[JsonObject]], Awaitable[bool]],
-        on_statement: Callable[[ProjectName], None] = lambda project: None,
     ) -> None:
         self._settings = settings
         self._on_trust_room = on_trust_room
@@ -120,9 +118,8 @@ class MatrixSide:
         self._ingest = Ingest(
             store=store,
             clock=clock,
-            keys=keys,
+            intake=intake,
             own=own,
-            on_statement=on_statement,
             on_constitution=self._reconciler.request,
             on_invited=self._invitations.turn_down,
         )

@@ -15,8 +15,10 @@ from matrix_pypi_bot.core.events import Post
 from matrix_pypi_bot.ports import Backlog, RoomRow, StoreAway
 from matrix_pypi_bot.services import ingest as ingest_module
 from matrix_pypi_bot.services.ingest import Ingest
+from matrix_pypi_bot.services.intake import Intake
 from matrix_pypi_bot.services.own import Own
 from tests.support.homeserver import BOT
+from tests.support.keyrings import known_members
 from tests.support.mailbox import MemoryStore
 from tests.support.statements import Organisation
 
@@ -44,12 +46,14 @@ class Door:
         self.ingest = Ingest(
             store=self.store,
             clock=FixedClock(),
-            keys=lambda: {**HOME.keys, **PEER.keys},
+            intake=Intake(known_members({**HOME.keys, **PEER.keys}), on_statement=self.hear_statement),
             own=Own(mxid=BOT, keyids=lambda: frozenset({HOME.keyid})),
-            on_statement=self.hear("statement"),
             on_constitution=self.hear("constitution"),
             on_invited=self.hear("invited"),
         )
+
+    def hear_statement(self, project: str, org: str) -> None:
+        self.heard.append(("statement", project))
 
     def hear(self, what: str) -> Callable[[str], None]:
         return lambda about: self.heard.append((what, about))

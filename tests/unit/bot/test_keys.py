@@ -19,9 +19,9 @@ from matrix_pypi_bot.services.keys import (
     Organisation,
     ensure_manifest,
     held_manifest,
-    own_keyring,
 )
 from tests.support.bot_world import ManualClock, World
+from tests.support.keyrings import own_keyring
 
 ROOT, MIRROR = SigningKey(bytes([2]) * 32), SigningKey(bytes([1]) * 32)
 OTHER_ROOT, OTHER_MIRROR = SigningKey(bytes([4]) * 32), SigningKey(bytes([3]) * 32)

@@ -12,7 +12,7 @@ from matrix_pypi_bot.core.notes import NoteKey
 from matrix_pypi_bot.core.signers import Keyid, SigningKey
 from matrix_pypi_bot.core.statements.keys import Manifest
 from matrix_pypi_bot.services.answers import Answers
-from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_manifest, own_keyring
+from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_manifest
 from matrix_pypi_bot.services.resume import LogBehind, ResumeGuard
 from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.services.signing import Voice
@@ -20,6 +20,7 @@ from matrix_pypi_bot.wire.messages import Decision, KeyRevocation, KeysTold
 from matrix_pypi_bot.wire.names import FileName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 from tests.support.bot_world import MXA, ONE, START_MS, ManualClock, World
+from tests.support.keyrings import own_keyring
 
 ROOT, MIRROR, LOG, NEW_MIRROR, NEW_LOG = (SigningKey(bytes([number]) * 32) for number in (2, 1, 5, 3, 6))
 ORGA = Organisation("orga", root=ROOT, mirror=MIRROR, log=LOG)
