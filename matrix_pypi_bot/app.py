@@ -26,6 +26,8 @@ from matrix_pypi_bot.process.secret_files import read_secret, read_seed
 from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.clockwork import Clockwork
+from matrix_pypi_bot.services.court import Court
+from matrix_pypi_bot.services.docket import Docket
 from matrix_pypi_bot.services.explain import Explainer
 from matrix_pypi_bot.services.homeserver import JsonObject
 from matrix_pypi_bot.services.intake import Intake
@@ -41,6 +43,7 @@ from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.signing import Voice
 from matrix_pypi_bot.trust_file import Trust, load_trust
 from matrix_pypi_bot.wire.digests import parse_sha256
+from matrix_pypi_bot.wire.names import ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 log = logging.getLogger(__name__)
@@ -79,6 +82,7 @@ async def run(settings: Settings) -> None:
         await bot.matrix.start()
         life.task("matrix", bot.matrix.run())
         life.task("clockwork", bot.clockwork.run())
+        life.task("docket", bot.docket.run())
         life.task("log", bot.log.run())
         gc.freeze()
         gc.set_threshold(*_GARBAGE_THRESHOLDS)
@@ -112,8 +116,9 @@ class Bot:
             index_name=index.name,
             quorum=policy.quorum,
             acks_missing_allowed=policy.acks_missing_allowed,
+            on_change=lambda organisations: self.docket.reconsider(organisations),
         )
-        self._intake = Intake(self._members)
+        self._intake = Intake(self._members, on_statement=lambda project, org: self.docket.hear(project, org))
         self._was_ready = False
         self._outbound = Outbound(user_agent=f"matrix-pypi/{__version__}")
         log_key = NoteKey(organisation.log_origin, organisation.log.public)
@@ -141,7 +146,7 @@ class Bot:
                 negative_seconds=index.negative_seconds,
                 keep_removed=policy.removed_upstream == "keep",
             ),
-            on_live=lambda project: self._attester.page_is_live(project),
+            on_live=self._page_is_live,
         )
         self.matrix = MatrixSide(
             matrix,
@@ -171,6 +176,25 @@ class Bot:
             postman=self.matrix,
             index_name=index.name,
             attests=index.attests,
+        )
+        self._court = Court(
+            projects=self._projects,
+            members=self._members,
+            store=store,
+            clock=clock,
+            voice=voice,
+            postman=self.matrix,
+            index_name=index.name,
+            publishes=index.attests,
+            on_suspended=lambda organisations: self.docket.reconsider(organisations),
+        )
+        self.docket = Docket(
+            court=self._court,
+            members=self._members,
+            projects=self._projects,
+            refresher=self._refresher,
+            store=store,
+            clock=clock,
         )
         self.clockwork = Clockwork(
             projects=self._projects,
@@ -230,6 +254,10 @@ class Bot:
         manifest = await ensure_manifest(self._store, self._clock, self._organisation, bot_mxid=self._mxid)
         self._members.learn_own(manifest)
         self.matrix.poke()
+
+    def _page_is_live(self, project: ProjectName) -> None:
+        self._attester.page_is_live(project)
+        self.docket.page_is_live(project)
 
     def _own_keyids(self) -> frozenset[Keyid]:
         """The mirror keys of this organisation, former and revoked ones too: somebody else may have them."""

@@ -8,7 +8,7 @@ checked live and now is attested; one minority liar turns no serve into a refusa
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from matrix_pypi_bot.core.evidence import Absence, Doubt, Evidence, Level, Live, Mode, Provenance, Proves, Terms
@@ -75,7 +75,8 @@ _HTTP: Final[dict[Action, int]] = {
 class Ruling:
     """The answer. `sha256` is the digest to serve, None unless served; `refute` the attested digests that are thereby false.
 
-    `http` is the page-side status: 200, 403, 404 or 503. A file's 503 is told as 504 by whoever answers for files.
+    `named` is the digest that makes those false, also where none is served (R7). `http` is the page-side status: 200, 403, 404 or
+    503. A file's 503 is told as 504 by whoever answers for files.
     """
 
     action: Action
@@ -83,6 +84,7 @@ class Ruling:
     http: int
     sha256: Sha256 | None = None
     refute: frozenset[Sha256] = frozenset()
+    named: Sha256 | None = field(default=None, compare=False)
 
     @property
     def attest(self) -> bool:
@@ -132,8 +134,8 @@ def _live(evidence: Evidence, named: Sha256) -> Ruling:
     if evidence.provenance is Doubt.PUBLISHER_CHANGED:
         return _no("quarantine", Rule.R6)
     if evidence.cooling:
-        return _no("refuse", Rule.R7, refute)
-    return Ruling(action="serve+attest", rule=Rule.R8, http=200, sha256=named, refute=refute)
+        return _no("refuse", Rule.R7, refute, named)
+    return Ruling(action="serve+attest", rule=Rule.R8, http=200, sha256=named, refute=refute, named=named)
 
 
 def _gone(evidence: Evidence, terms: Terms) -> Ruling:
@@ -153,7 +155,14 @@ def _down_with_memory(evidence: Evidence, terms: Terms, accepted: Sha256) -> Rul
         return _no("quarantine", Rule.R11)
     if terms.mode is not Mode.SELF and _outvoted(evidence, accepted):
         return _no("quarantine", Rule.R12)
-    return Ruling(action="serve", rule=Rule.R13, http=200, sha256=accepted, refute=_others(evidence, accepted))
+    return Ruling(
+        action="serve",
+        rule=Rule.R13,
+        http=200,
+        sha256=accepted,
+        refute=_others(evidence, accepted),
+        named=accepted,
+    )
 
 
 def _down_without_memory(evidence: Evidence, terms: Terms) -> Ruling:
@@ -175,8 +184,8 @@ def _down_without_memory(evidence: Evidence, terms: Terms) -> Ruling:
     return Ruling(action="serve", rule=Rule.R19, http=200, sha256=told)
 
 
-def _no(action: Action, rule: Rule, refute: frozenset[Sha256] = frozenset()) -> Ruling:
-    return Ruling(action=action, rule=rule, http=_HTTP[action], refute=refute)
+def _no(action: Action, rule: Rule, refute: frozenset[Sha256] = frozenset(), named: Sha256 | None = None) -> Ruling:
+    return Ruling(action=action, rule=rule, http=_HTTP[action], refute=refute, named=named)
 
 
 def _others(evidence: Evidence, digest: Sha256) -> frozenset[Sha256]:

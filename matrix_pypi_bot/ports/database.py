@@ -44,6 +44,10 @@ class Ledger(Protocol):
         """Projects of which the organisation claims something, sorted, after `after`."""
         ...
 
+    async def unreviewed(self, own: str, after: str, limit: int) -> list[ProjectName]:
+        """Projects of which others attest something that the organisation `own` neither attested nor compared with upstream, sorted."""
+        ...
+
     async def refutations(self, project: ProjectName) -> list[EnvelopeRow]:
         """Every refutation kept of the project's attestations, oldest first."""
         ...
@@ -76,6 +80,10 @@ class Ledger(Protocol):
 
     async def sighted(self, statement_id: str, *, room_id: str, event_id: str, sender: str, at_ms: int) -> None:
         """That an event carried the statement; the sender is kept apart, purgeable."""
+        ...
+
+    async def event_of(self, statement_id: str) -> str | None:
+        """The id of the event that carried the statement first; None when it came in none."""
         ...
 
     async def forget_senders(self, before_ms: int) -> None:

@@ -82,18 +82,25 @@ class Projects:
         async with self._lock:
             return await self._loaded(project)
 
-    async def revise(self, project: ProjectName, change: Change, *, redecide: bool = True) -> Known:
+    async def revise(
+        self, project: ProjectName, change: Change, *, redecide: bool = True, against_told: bool = False
+    ) -> Known:
         """Changes what is known; durable, decided anew and announced, if the revision is new, when it returns.
 
-        With `redecide` False the change promises that no decision is touched. What it raises undoes everything. Raises StoreAway.
+        With `redecide` False the change promises that no decision is touched. `against_told`: what is in the database may be newer than
+        what frontends were told. What the change raises undoes everything. Raises StoreAway.
         """
         async with self._lock:
+            in_memory = self.held(project) is not None
             before, seq = await self._loaded(project), None
             try:
                 async with self._store.transaction() as tables:
                     after = await change(tables, before)
                     if redecide:
                         after = self.rulebook.finish(after)
+                    if redecide and against_told and not in_memory:
+                        seq = await self._note_all(tables, after)
+                    elif redecide:
                         seq = await self._note_change(tables, before, after)
             except BaseException:
                 self._doubt(project)

@@ -124,9 +124,14 @@ class Rulebook:
             detail,
         )
 
-    def ruling(self, known: Known, file: FileName, witnesses: Witnesses) -> Ruling:
-        """The decision on a file of the page, as `decide` gives it."""
-        return decide(self.evidence(known, file, witnesses)[0], self.terms)
+    def ruling(self, known: Known, file: FileName, witnesses: Witnesses) -> tuple[Evidence, Ruling]:
+        """What is known of an attested file, and the decision as `decide` gives it."""
+        view = known.view
+        entry = None
+        if view is not None and view.state == "down" and file not in view.page.files:
+            entry = self._attested(known, view, {file: witnesses}).get(file)
+        evidence, _ = self.evidence(known, file, witnesses, attested=entry)
+        return evidence, decide(evidence, self.terms)
 
     def _decide_all(
         self, known: Known, view: View, witnesses: Mapping[FileName, Witnesses]
@@ -164,6 +169,17 @@ class Rulebook:
             self._add_attested(known, view, witnesses, decisions, files)
         return decisions, files
 
+    def _attested(self, known: Known, view: View, witnesses: Mapping[FileName, Witnesses]) -> dict[FileName, IndexFile]:
+        """Entries of files that upstream never showed here, as others attest them."""
+
+        shown = (view.page.files, view.removed, view.page.conflicted, known.first_seen)
+
+        def is_known(name: FileName) -> bool:
+            return any(name in files for files in shown)
+
+        serial = None if view.rebuilt else (view.page.serial or 0)
+        return attested_files(witnesses, self.standing(), known=is_known, serial=serial)
+
     def _add_attested(
         self,
         known: Known,
@@ -172,13 +188,8 @@ class Rulebook:
         decisions: dict[FileName, FileDecision],
         files: dict[FileName, IndexFile],
     ) -> None:
-        """Files that upstream never showed here, as others attest them."""
-
-        def is_known(name: FileName) -> bool:
-            return name in decisions or name in known.first_seen or name in view.page.conflicted
-
-        standing, serial = self.standing(), None if view.rebuilt else (view.page.serial or 0)
-        for name, entry in attested_files(witnesses, standing, known=is_known, serial=serial).items():
+        standing = self.standing()
+        for name, entry in self._attested(known, view, witnesses).items():
             told = witnesses[name]
             evidence, detail = self.evidence(known, name, told, attested=entry)
             ruling = decide(evidence, self.terms)

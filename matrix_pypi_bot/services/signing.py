@@ -10,7 +10,7 @@ from matrix_pypi_bot.core.envelope import Envelope, StatementId
 from matrix_pypi_bot.core.events import Checked, check_envelope, sign_statement
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.signers import MIRROR, WATCHER, Keys, PinnedKey, SigningKey
-from matrix_pypi_bot.core.statements.common import Chained, SignedBy
+from matrix_pypi_bot.core.statements.common import Chained, Predicate, SignedBy
 from matrix_pypi_bot.core.tlog import leaf_hash
 from matrix_pypi_bot.ports import EnvelopeRow, Transaction
 from matrix_pypi_bot.services.resume import ResumeGuard
@@ -68,12 +68,30 @@ class Voice:
         await keep_own(tables, checked, org=self.org, file=file, seq=final.seq, now_ms=now_ms)
         return checked
 
+    async def say_once(
+        self,
+        tables: Transaction,
+        subjects: dict[str, Sha256],
+        predicate: Callable[[SignedBy, Instant], Predicate],
+        *,
+        file: FileName | None,
+        now_ms: int,
+    ) -> Checked:
+        """The same for a kind that stands in no chain. Raises as `say` does."""
+        if self._guard is not None:
+            self._guard.check()
+        said = predicate(self._signer(), Instant.of_ms(now_ms))
+        envelope = sign_statement(subjects, said, self._key)
+        checked = check_envelope(envelope.to_json(), self._known, type(said))
+        await keep_own(tables, checked, org=self.org, file=file, seq=None, now_ms=now_ms)
+        return checked
+
     def _signer(self) -> SignedBy:
         return SignedBy(org=self.org, key=self._key.keyid)
 
 
 async def keep_own(
-    tables: Transaction, checked: Checked, *, org: str, file: FileName | None, seq: int, now_ms: int
+    tables: Transaction, checked: Checked, *, org: str, file: FileName | None, seq: int | None, now_ms: int
 ) -> None:
     """Keeps a statement of our own and gives it its leaf in our log."""
     statement = checked.statement

@@ -132,6 +132,16 @@ class LedgerTables:
         )  # fmt: skip
         return [row["project"] for row in rows]
 
+    async def unreviewed(self, own: str, after: str, limit: int) -> list[ProjectName]:
+        rows = await self._db.fetch(
+            "SELECT DISTINCT project FROM claim AS one WHERE kind = 'attestation' AND org <> $1 AND project > $2 "
+            "AND NOT EXISTS (SELECT 1 FROM claim AS mine WHERE mine.project = one.project AND mine.file = one.file "
+            "AND mine.subject = one.subject AND mine.org = $1 AND mine.word IN ('bytes', 'index', 'ok', 'bad')) "
+            "ORDER BY project LIMIT $3",
+            own, after, limit,
+        )  # fmt: skip
+        return [row["project"] for row in rows]
+
     async def refutations(self, project: ProjectName) -> list[EnvelopeRow]:
         rows = await self._db.fetch(_SELECT + "WHERE project = $1 AND kind = 'refutation' ORDER BY n", project)
         return [_envelope(row) for row in rows]
@@ -182,6 +192,12 @@ class LedgerTables:
             "INSERT INTO sender (event_id, room_id, mxid, at_ms) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
             event_id, room_id, sender, at_ms,
         )  # fmt: skip
+
+    async def event_of(self, statement_id: str) -> str | None:
+        event_id: str | None = await self._db.fetchval(
+            "SELECT event_id FROM sighting WHERE id = $1 ORDER BY at_ms, event_id LIMIT 1", statement_id
+        )
+        return event_id
 
     async def forget_senders(self, before_ms: int) -> None:
         await self._db.execute("DELETE FROM sender WHERE at_ms < $1", before_ms)

@@ -1,0 +1,133 @@
+"""What a participant finds out himself about others' statements, and how he judges accusations that need upstream. Pure.
+
+Nobody's word is an input: own findings rest on signatures and on what `decide` said, and an accusation is upheld only by the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from matrix_pypi_bot.core.claims import Claim
+from matrix_pypi_bot.core.decide import Rule, Ruling
+from matrix_pypi_bot.core.envelope import StatementId
+from matrix_pypi_bot.core.evidence import Absence, Evidence, Live
+from matrix_pypi_bot.core.judge import Verdict
+from matrix_pypi_bot.core.keyring import MAINTAINER_ORG
+from matrix_pypi_bot.core.standing import Standing
+from matrix_pypi_bot.core.statements.refutation import Fault
+from matrix_pypi_bot.core.witnesses import Witnesses
+from matrix_pypi_bot.wire.digests import Sha256
+from matrix_pypi_bot.wire.names import FileName
+
+CONFLICTING: Final = frozenset({Rule.R3, Rule.R4, Rule.R5, Rule.R6, Rule.R12})
+"""Witnesses disagree and none can be believed: nothing is served, and nobody is suspended yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The accused statement, what is wrong with it, and what shows it: another statement (F1), the digest that is right (F6)."""
+
+    fault: Fault
+    accused: Claim
+    other: StatementId | None = None
+    sha256: Sha256 | None = None
+
+    @property
+    def reason(self) -> str:
+        """One line for people."""
+        match self.fault:
+            case Fault.EQUIVOCATION:
+                return "one key attested two digests or sizes of this file"
+            case Fault.CID_CONTENT:
+                return "the CID is not that of the bytes with this digest"
+            case _:
+                return f"the digest is {self.sha256}"
+
+
+def findings(
+    claims: Iterable[Claim],
+    standing: Standing,
+    witnesses: Mapping[FileName, Witnesses],
+    rulings: Mapping[FileName, Ruling],
+    upheld: frozenset[tuple[str, str]],
+) -> Iterator[Finding]:
+    """Everything that shows now; `upheld` are the (statement id, fault) found before. `rulings` are those of files with witnesses."""
+    held = list(claims)
+    yield from _two_digests(held, standing, upheld)
+    yield from _wrong_cids(held, standing, upheld)
+    for file, ruling in rulings.items():
+        for claim in witnesses[file].claims:
+            if claim.subject in ruling.refute and (claim.statement_id, Fault.PYPI_DIGEST) not in upheld:
+                yield Finding(fault=Fault.PYPI_DIGEST, accused=claim, sha256=ruling.named)
+
+
+def verdict_now(fault: Fault, claim: Claim, evidence: Evidence, ruling: Ruling) -> Verdict:
+    """What can be said of an accusation (F6, F8) at this moment; PENDING when upstream would have to be asked.
+
+    The own memory and a page that is live are knowledge; what is served on others' word alone (R19) is not.
+    """
+    knows = isinstance(evidence.upstream, Live) or evidence.accepted is not None
+    if fault is Fault.PYPI_ABSENT:
+        if knows and evidence.upstream is not Absence.GONE:
+            return Verdict.DISMISSED
+        return Verdict.CONTESTED if ruling.rule is Rule.R10 else Verdict.PENDING
+    if fault is not Fault.PYPI_DIGEST or not knows or evidence.upstream is Absence.GONE:
+        return Verdict.PENDING
+    if claim.subject in ruling.refute:
+        return Verdict.UPHELD
+    if ruling.rule in CONFLICTING:
+        return Verdict.CONFLICT
+    right = evidence.upstream.sha256 if isinstance(evidence.upstream, Live) else evidence.accepted
+    return Verdict.DISMISSED if claim.subject == right else Verdict.PENDING
+
+
+def _two_digests(claims: list[Claim], standing: Standing, upheld: frozenset[tuple[str, str]]) -> Iterator[Finding]:
+    """F1. A key that nobody here knows any more still signed what it signed; the own key's second signer is for others to accuse."""
+    first: dict[tuple[str, FileName], Claim] = {}
+    for claim in claims:
+        if claim.kind != "attestation" or claim.org == standing.own:
+            continue
+        before = first.setdefault((claim.keyid, claim.file), claim)
+        differs = before.subject != claim.subject or before.facts.size != claim.facts.size
+        if differs and (claim.statement_id, Fault.EQUIVOCATION) not in upheld:
+            yield Finding(fault=Fault.EQUIVOCATION, accused=claim, other=before.statement_id)
+
+
+def _wrong_cids(claims: list[Claim], standing: Standing, upheld: frozenset[tuple[str, str]]) -> Iterator[Finding]:
+    """F7, by arithmetic: the profile gives each content one CID, and this organisation hashed these bytes itself."""
+    own = {claim.subject: claim.facts.cid for claim in claims if claim.org == standing.own and claim.facts.cid}
+    for claim in claims:
+        if claim.kind != "attestation" or claim.org in (standing.own, MAINTAINER_ORG) or claim.facts.cid is None:
+            continue
+        right = own.get(claim.subject, claim.facts.cid)
+        if claim.facts.cid != right and (claim.statement_id, Fault.CID_CONTENT) not in upheld:
+            yield Finding(fault=Fault.CID_CONTENT, accused=claim, sha256=claim.subject)
+
+
+def reviews(
+    own: Iterable[Claim], rulings: Mapping[FileName, tuple[Evidence, Ruling]], witnesses: Mapping[FileName, Witnesses]
+) -> dict[FileName, tuple[Sha256, str]]:
+    """What is to be reviewed: one attested digest a file at a time, with the word for it.
+
+    `ok` only after upstream itself named that digest; `bad` for one that is thereby false; `unknown` while upstream is away, once.
+    """
+    said = {(claim.file, claim.subject): claim.word for claim in own if claim.kind in ("attestation", "review")}
+    found: dict[FileName, tuple[Sha256, str]] = {}
+    for file, (evidence, ruling) in rulings.items():
+        for digest in witnesses[file].digests:
+            before = said.get((file, digest))
+            word = _word(digest, evidence, ruling)
+            if word is not None and before != word and (before is None or before == "unknown"):
+                found[file] = (digest, word)
+                break
+    return found
+
+
+def _word(digest: Sha256, evidence: Evidence, ruling: Ruling) -> str | None:
+    if isinstance(evidence.upstream, Live):
+        if digest in ruling.refute:
+            return "bad"
+        return "ok" if evidence.upstream.sha256 == digest and ruling.rule in (Rule.R7, Rule.R8) else None
+    return "unknown" if evidence.upstream is Absence.DOWN and evidence.accepted is None else None

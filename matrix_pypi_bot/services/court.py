@@ -1,0 +1,304 @@
+"""Others' statements judged: what is false is refuted in this organisation's name, accusations are looked into, files are reviewed.
+
+A verdict, the refutation that says so, its mail, and the decisions that follow from it are one database transaction. Nobody is
+believed for accusing: what is upheld here was found out here, or proves itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from matrix_pypi_bot.core.claims import Claim
+from matrix_pypi_bot.core.court import Finding, findings, reviews, verdict_now
+from matrix_pypi_bot.core.decide import Ruling
+from matrix_pypi_bot.core.envelope import StatementId
+from matrix_pypi_bot.core.events import check_envelope
+from matrix_pypi_bot.core.evidence import Evidence
+from matrix_pypi_bot.core.instants import Instant
+from matrix_pypi_bot.core.judge import SUSPENDING, Verdict, judge
+from matrix_pypi_bot.core.rejected import Rejected
+from matrix_pypi_bot.core.signers import WATCHER, Keyid
+from matrix_pypi_bot.core.statements.refutation import Evidence as Shown
+from matrix_pypi_bot.core.statements.refutation import Fault, Refutation
+from matrix_pypi_bot.core.witnesses import Witnesses
+from matrix_pypi_bot.ports import Clock, EnvelopeRow, Postman, Store, Transaction, VerdictRow
+from matrix_pypi_bot.services.known import Known
+from matrix_pypi_bot.services.members import Members
+from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.refutations import Refutations
+from matrix_pypi_bot.services.review import review_statements
+from matrix_pypi_bot.services.signing import Voice
+from matrix_pypi_bot.wire.names import FileName, ProjectName
+
+log = logging.getLogger(__name__)
+
+_FINAL: Final = frozenset({Verdict.UPHELD.value, Verdict.DISMISSED.value})
+
+
+@dataclass(slots=True)
+class Session:
+    """One look at one project: what was known at its beginning, and what was judged since."""
+
+    known: Known
+    witnesses: Mapping[FileName, Witnesses]
+    rulings: Mapping[FileName, tuple[Evidence, Ruling]]
+    now_ms: int
+    verdicts: list[VerdictRow] = field(default_factory=list)
+    mail: bool = False
+
+    def newest(self, statement_id: str, fault: str) -> str | None:
+        """The newest word on an accusation."""
+        rows = (*self.known.verdicts, *self.verdicts)
+        return next((r.result for r in reversed(rows) if (r.statement_id, r.fault) == (statement_id, fault)), None)
+
+    def upheld(self) -> frozenset[tuple[str, str]]:
+        """Accusations that need not be looked into again."""
+        newest = {(r.statement_id, r.fault): r.result for r in (*self.known.verdicts, *self.verdicts)}
+        return frozenset(key for key, result in newest.items() if result == Verdict.UPHELD.value)
+
+
+class Court:
+    """Judges. `publishes` False: findings are kept and acted on here, and nothing is signed (a private index stays inside).
+
+    `on_suspended(organisations)` is called, after the commit, when keys of theirs were suspended.
+    """
+
+    def __init__(
+        self,
+        *,
+        projects: Projects,
+        members: Members,
+        store: Store,
+        clock: Clock,
+        voice: Voice,
+        postman: Postman,
+        index_name: str,
+        publishes: bool = True,
+        on_suspended: Callable[[frozenset[str]], None] = lambda organisations: None,
+    ) -> None:
+        self._projects = projects
+        self._members = members
+        self._store = store
+        self._clock = clock
+        self._voice = voice
+        self._postman = postman
+        self._index_name = index_name
+        self._publishes = publishes
+        self._refutations = Refutations(voice)
+        self._on_suspended = on_suspended
+
+    async def look(self, project: ProjectName) -> Known:
+        """Everything said of the project, judged by what is known now; decided anew and announced when it returns. Raises StoreAway."""
+        session: Session | None = None
+
+        async def change(tables: Transaction, known: Known) -> Known:
+            nonlocal session
+            session = self._open(await self._projects.with_claims(tables, known))
+            await self._find(tables, session)
+            await self._hear(tables, session)
+            if session.verdicts:
+                await self._members.read_suspensions(tables)
+            if await self._review(tables, session) or session.mail:
+                session.mail = True
+            # What was signed just now is a claim too.
+            return await self._projects.with_claims(tables, session.known)
+
+        try:
+            known = await self._projects.revise(project, change, against_told=True)
+        except BaseException:
+            await self._recover(session)
+            raise
+        assert session is not None, "the change was made"
+        self._tell(session)
+        return known
+
+    def _open(self, known: Known) -> Session:
+        rulebook = self._projects.rulebook
+        witnesses = rulebook.witnesses(known)
+        rulings = {file: rulebook.ruling(known, file, told) for file, told in witnesses.items()}
+        return Session(known=known, witnesses=witnesses, rulings=rulings, now_ms=self._clock.now_ms())
+
+    async def _recover(self, session: Session | None) -> None:
+        """What was suspended in a transaction that failed is what the database says it is."""
+        if session is not None and session.verdicts:
+            async with self._store.transaction() as tables:
+                await self._members.read_suspensions(tables)
+
+    async def _find(self, tables: Transaction, session: Session) -> None:
+        """Own findings, each with a refutation of ours."""
+        standing = self._members.standing()
+        rulings = {file: ruling for file, (_, ruling) in session.rulings.items()}
+        for finding in findings(session.known.claims, standing, session.witnesses, rulings, session.upheld()):
+            refutation = await self._refute(tables, session, finding)
+            await self._keep(
+                tables, session, finding.accused, finding.fault, Verdict.UPHELD, finding.reason, evidence_id=refutation
+            )
+
+    async def _hear(self, tables: Transaction, session: Session) -> None:
+        """Others' accusations that are not settled."""
+        for row in await tables.ledger.refutations(session.known.project):
+            if row.org == self._members.own.name:
+                continue
+            try:
+                checked = check_envelope(json.loads(row.envelope), self._members.keyring.keys, Refutation)
+            except Rejected:
+                continue  # by a key that is known no more: the statements it carried were kept, and speak for themselves
+            told = checked.statement.predicate
+            assert isinstance(told, Refutation)
+            accused = next(
+                (c for c in session.known.claims if str(c.statement_id) == checked.statement.subject.sha256), None
+            )
+            if accused is None or session.newest(accused.statement_id, told.fault.value) in _FINAL:
+                continue
+            first_seen = {StatementId(c.statement_id): Instant.of_ms(c.received_ms) for c in session.known.claims}
+            judged = judge(checked.statement, self._members.keyring, first_seen.get)
+            await self._settle(tables, session, accused, row, told.fault, judged.verdict, judged.reason)
+
+    async def _settle(
+        self,
+        tables: Transaction,
+        session: Session,
+        accused: Claim,
+        row: EnvelopeRow,
+        fault: Fault,
+        verdict: Verdict,
+        reason: str,
+    ) -> None:
+        """Keeps what became of an accusation by `row.org`, if that is news; a wrong one costs the accuser only."""
+        if verdict is Verdict.PENDING:
+            verdict, reason = self._verdict_now(session, accused, fault), "by what upstream says"
+        if verdict is Verdict.PENDING and self._may_contest(row) and accused.file not in session.known.lasting():
+            verdict, reason = Verdict.CONTESTED, f"accused by {row.org}; it cannot be checked here now"
+        if verdict is Verdict.PENDING or session.newest(accused.statement_id, fault.value) == verdict.value:
+            return
+        if verdict is Verdict.DISMISSED:
+            log.warning(
+                "accusation dismissed alarm",
+                extra={"org": row.org, "file": accused.file, "fault": fault, "reason": reason},
+            )
+        evidence_id = row.id
+        if verdict is Verdict.UPHELD:  # everybody who upholds it says so himself
+            evidence_id = await self._refutations.repeat(tables, row, now_ms=session.now_ms) or row.id
+            session.mail = True
+        await self._keep(tables, session, accused, fault, verdict, reason, evidence_id=evidence_id)
+
+    def _verdict_now(self, session: Session, accused: Claim, fault: Fault) -> Verdict:
+        known, rulebook = session.known, self._projects.rulebook
+        told = session.witnesses.get(accused.file, Witnesses())
+        evidence, ruling = rulebook.ruling(known, accused.file, told)
+        return verdict_now(fault, accused, evidence, ruling)
+
+    def _may_contest(self, row: EnvelopeRow) -> bool:
+        """Whether the accuser is pinned and counts: accounts and keys are free, and must not be able to hold anything up."""
+        standing = self._members.standing()
+        received = Instant.of_ms(row.first_seen_ms)
+        return (
+            standing.keyring.counts(Keyid(row.keyid), received=received, now=standing.now)
+            and row.org not in standing.outcasts()
+            and any(org.name == row.org for org in standing.pinned)
+        )
+
+    async def _refute(self, tables: Transaction, session: Session, finding: Finding) -> str | None:
+        """Our refutation of a finding, signed, kept, logged and on its way; None when nothing is signed now."""
+        if not (self._publishes and self._voice.may_speak):
+            return None
+        shown = await self._shown(tables, session, finding)
+        if shown is None:
+            return None
+        session.mail = True
+        accused = finding.accused
+        return await self._refutations.say(
+            tables,
+            fault=finding.fault,
+            project=session.known.project,
+            file=accused.file,
+            statement_id=accused.statement_id,
+            keyid=accused.keyid,
+            shown=shown,
+            reason=finding.reason,
+            org=accused.org,
+            now_ms=session.now_ms,
+        )
+
+    async def _shown(self, tables: Transaction, session: Session, finding: Finding) -> Shown | None:
+        """The evidence that others need to see it for themselves."""
+        ids = [i for i in (finding.accused.statement_id, finding.other) if i is not None]
+        rows = [row for i in ids if (row := await tables.ledger.envelope(i)) is not None]
+        envelopes = tuple(json.loads(row.envelope) for row in rows)
+        if len(envelopes) != len(ids):
+            return None
+        if finding.fault is not Fault.PYPI_DIGEST:
+            return Shown(envelopes=envelopes)
+        if finding.sha256 is None:
+            return None
+        view = session.known.view
+        at = Instant.of_ms(session.now_ms if view is None or view.state != "live" else view.checked_ms)
+        shown = Shown(envelopes=envelopes, sha256=finding.sha256, at=at)
+        serial = view.page.serial if view is not None else None
+        return shown if serial is None else Shown(envelopes=envelopes, sha256=finding.sha256, at=at, serial=serial)
+
+    async def _keep(
+        self,
+        tables: Transaction,
+        session: Session,
+        accused: Claim,
+        fault: Fault,
+        verdict: Verdict,
+        reason: str,
+        *,
+        evidence_id: str | None,
+    ) -> None:
+        row = VerdictRow(
+            statement_id=accused.statement_id,
+            fault=fault.value,
+            result=verdict.value,
+            project=session.known.project,
+            file=accused.file,
+            keyid=accused.keyid,
+            org=accused.org,
+            evidence_id=evidence_id,
+            reason=reason,
+            suspends=verdict is Verdict.UPHELD and fault in SUSPENDING,
+            at_ms=session.now_ms,
+        )
+        await tables.ledger.judge(row)
+        session.verdicts.append(row)
+
+    async def _review(self, tables: Transaction, session: Session) -> bool:
+        """Reviews what others attest and nothing was said of here; whether anything was signed."""
+        if not (self._publishes and self._voice.may_speak and self._members.pinned):
+            return False
+        if WATCHER not in self._members.own.roles:
+            return False
+        # Decided again: what was just refuted counts no more.
+        fresh = self._open(await self._projects.with_claims(tables, session.known)) if session.verdicts else session
+        own = [claim for claim in fresh.known.claims if claim.org == self._members.own.name]
+        found = reviews(own, fresh.rulings, fresh.witnesses)
+        view = fresh.known.view
+        serial = view.page.serial if view is not None and view.state == "live" else None
+        for subjects, predicate in review_statements(fresh.known.project, self._index_name, found, serial=serial):
+            await self._voice.say(tables, subjects, predicate, file=None, now_ms=session.now_ms)
+        return bool(found)
+
+    def _tell(self, session: Session) -> None:
+        """After the commit: mail may leave, people hear of it, and other projects are decided anew."""
+        if session.mail:
+            self._postman.poke()
+        for row in session.verdicts:
+            log.warning(
+                f"statement {row.result.lower()} alarm",
+                extra={
+                    "project": row.project,
+                    "file": row.file,
+                    "org": row.org,
+                    "fault": row.fault,
+                    "statement": row.statement_id,
+                    "reason": row.reason,
+                },
+            )
+        if suspended := frozenset(row.org for row in session.verdicts if row.suspends):
+            self._on_suspended(suspended)

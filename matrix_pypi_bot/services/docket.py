@@ -1,0 +1,197 @@
+"""What waits to be judged: projects of which something new was said, upstream asked about them, and whose word became worth another.
+
+Judging what is here costs little and is done at once; asking upstream is paced, however many statements, or accusations, arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from aiolimiter import AsyncLimiter
+from cachetools import LRUCache
+
+from matrix_pypi_bot.ports import Clock, Store
+from matrix_pypi_bot.services.court import Court
+from matrix_pypi_bot.services.members import Members
+from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.refresh import Refresher
+from matrix_pypi_bot.wire.names import ProjectName
+from matrix_pypi_bot.wire.problems import Problem
+
+log = logging.getLogger(__name__)
+
+ASKS_PER_MINUTE: Final = 120  # pages of upstream, for files that others attest and nobody asked for here
+APART_MS: Final = 60_000  # one project is asked about so often at most, whatever the number of accusations
+MAX_REMEMBERED: Final = 10_000
+ROUND_SECONDS: Final = 5.0
+_BATCH: Final = 200
+
+
+class Docket:
+    """Make it in a running loop and have `run()` run."""
+
+    def __init__(
+        self,
+        *,
+        court: Court,
+        members: Members,
+        projects: Projects,
+        refresher: Refresher,
+        store: Store,
+        clock: Clock,
+        round_seconds: float = ROUND_SECONDS,
+    ) -> None:
+        self._court = court
+        self._members = members
+        self._projects = projects
+        self._refresher = refresher
+        self._store = store
+        self._clock = clock
+        self._round_seconds = round_seconds
+        self._limiter = AsyncLimiter(ASKS_PER_MINUTE, 60)
+        self._looks: dict[ProjectName, None] = {}
+        self._asks: dict[ProjectName, None] = {}
+        self._waiting: dict[ProjectName, None] = {}
+        self._changed: set[str] = set()
+        self._asked_ms: LRUCache[ProjectName, int] = LRUCache(MAX_REMEMBERED)
+        self._wake = asyncio.Event()
+
+    def hear(self, project: ProjectName, org: str) -> None:
+        """Something new about the project was kept; `org` said it, empty when nobody here knows who."""
+        if org != self._members.own.name:
+            self._looks[project] = None
+            self._ask_about(project)
+            self._wake.set()
+
+    def page_is_live(self, project: ProjectName) -> None:
+        """Upstream answered about the project: what could not be checked before can be now."""
+        self._waiting.pop(project, None)
+        known = self._projects.held(project)
+        if known is not None and any(claim.org != self._members.own.name for claim in known.claims):
+            self._looks[project] = None
+            self._wake.set()
+
+    def reconsider(self, organisations: frozenset[str]) -> None:
+        """What these organisations said is worth another: every project of theirs is decided anew."""
+        self._changed |= organisations
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Works off whatever waits, until cancelled."""
+        tasks = [asyncio.create_task(work(), name=f"docket {work.__name__}") for work in (self._judge, self._inquire)]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def work_off(self) -> None:
+        """Judges what waits, and asks upstream once about what needs it. Raises Problem when the database is away."""
+        await self._judge_all()
+        for project in list(self._asks):
+            del self._asks[project]
+            await self._ask(project)
+        await self._judge_all()
+
+    async def _judge(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._round_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            self._members.look_at_the_time()
+            try:
+                await self._judge_all()
+            except Problem as problem:
+                log.warning("judging must wait", extra={"reason": problem.detail})
+                await asyncio.sleep(self._round_seconds)
+
+    async def _judge_all(self) -> None:
+        """What was said comes before what is only worth another: a file that was refuted is refused at once."""
+        while self._looks or self._changed:
+            while self._looks:
+                project = next(iter(self._looks))
+                await self._court.look(project)
+                self._looks.pop(project, None)
+            if self._changed:
+                organisation = self._changed.pop()
+                await self._decide_anew(organisation)
+
+    async def _decide_anew(self, organisation: str) -> None:
+        after = ""
+        while True:
+            async with self._store.transaction() as tables:
+                projects = await tables.ledger.projects_of(organisation, after, _BATCH)
+            for project in projects:
+                if self._looks:  # newer, and smaller
+                    break
+                await self._projects.redecide(project)
+                after = project
+                await asyncio.sleep(0)
+            if self._looks:
+                project = next(iter(self._looks))
+                await self._court.look(project)
+                self._looks.pop(project, None)
+            elif len(projects) < _BATCH:
+                return
+
+    async def _inquire(self) -> None:
+        await self._take_up()
+        while True:
+            if not self._asks:
+                await asyncio.sleep(self._round_seconds)
+                if not self._asks and self._waiting:  # one finds out whether upstream is back
+                    self._ask_about(next(iter(self._waiting)))
+                continue
+            project = next(iter(self._asks))
+            del self._asks[project]
+            async with self._limiter:
+                try:
+                    await self._ask(project)
+                except Problem as problem:
+                    self._waiting[project] = None
+                    log.info("project cannot be reviewed now", extra={"project": project, "reason": problem.detail})
+
+    async def _take_up(self) -> None:
+        """What was said before this life and not compared with upstream yet is waiting again."""
+        after = ""
+        try:
+            while len(self._waiting) < MAX_REMEMBERED:
+                async with self._store.transaction() as tables:
+                    projects = await tables.ledger.unreviewed(self._members.own.name, after, _BATCH)
+                self._waiting |= dict.fromkeys(projects)
+                if len(projects) < _BATCH:
+                    return
+                after = projects[-1]
+                await asyncio.sleep(0)
+        except Problem as problem:
+            log.warning("unreviewed statements are not looked for", extra={"reason": problem.detail})
+
+    def _ask_about(self, project: ProjectName) -> None:
+        apart_ms = self._clock.now_ms() - self._asked_ms.get(project, -APART_MS)
+        if apart_ms >= APART_MS and len(self._asks) < MAX_REMEMBERED:
+            self._asks[project] = None
+        elif len(self._waiting) < MAX_REMEMBERED:
+            self._waiting[project] = None
+
+    async def _ask(self, project: ProjectName) -> None:
+        """Upstream's page of the project, when it is not live and fresh here; it is judged again with whatever came of it."""
+        known = await self._projects.load(project)
+        if not self._refresher.is_fresh(known):
+            self._asked_ms[project] = self._clock.now_ms()
+            await self._refresher.read_again(project)
+            known = await self._projects.load(project)
+        if self._refresher.is_fresh(known) or (known.view is not None and known.view.state == "gone"):
+            self._waiting.pop(project, None)
+            self._asks |= dict.fromkeys(list(self._waiting)[:_BATCH])  # upstream is there
+        elif len(self._waiting) < MAX_REMEMBERED:
+            self._waiting[project] = None
+        self._looks[project] = None
+        self._wake.set()
