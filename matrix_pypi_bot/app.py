@@ -29,6 +29,7 @@ from matrix_pypi_bot.services.clockwork import Clockwork
 from matrix_pypi_bot.services.court import Court
 from matrix_pypi_bot.services.docket import Docket
 from matrix_pypi_bot.services.explain import Explainer
+from matrix_pypi_bot.services.forks import Forks
 from matrix_pypi_bot.services.homeserver import JsonObject
 from matrix_pypi_bot.services.intake import Intake
 from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_manifest
@@ -37,6 +38,7 @@ from matrix_pypi_bot.services.members import Members
 from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.refresh import Refresher, RefreshSettings
+from matrix_pypi_bot.services.refutations import Refutations
 from matrix_pypi_bot.services.resume import ResumeGuard
 from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.services.rule import Rulebook
@@ -118,7 +120,11 @@ class Bot:
             acks_missing_allowed=policy.acks_missing_allowed,
             on_change=lambda organisations: self.docket.reconsider(organisations),
         )
-        self._intake = Intake(self._members, on_statement=lambda project, org: self.docket.hear(project, org))
+        self._intake = Intake(
+            self._members,
+            on_statement=lambda project, org: self.docket.hear(project, org),
+            on_other=lambda checked: self.docket.hear_other(checked),
+        )
         self._was_ready = False
         self._outbound = Outbound(user_agent=f"matrix-pypi/{__version__}")
         log_key = NoteKey(organisation.log_origin, organisation.log.public)
@@ -177,6 +183,15 @@ class Bot:
             index_name=index.name,
             attests=index.attests,
         )
+        refutations = Refutations(voice)
+        self._forks = Forks(
+            store=store,
+            clock=clock,
+            members=self._members,
+            refutations=refutations,
+            postman=self.matrix,
+            on_suspended=lambda organisations: self.docket.reconsider(organisations),
+        )
         self._court = Court(
             projects=self._projects,
             members=self._members,
@@ -184,12 +199,14 @@ class Bot:
             clock=clock,
             voice=voice,
             postman=self.matrix,
+            refutations=refutations,
             index_name=index.name,
             publishes=index.attests,
             on_suspended=lambda organisations: self.docket.reconsider(organisations),
         )
         self.docket = Docket(
             court=self._court,
+            forks=self._forks,
             members=self._members,
             projects=self._projects,
             refresher=self._refresher,

@@ -76,6 +76,7 @@ class Court:
         clock: Clock,
         voice: Voice,
         postman: Postman,
+        refutations: Refutations,
         index_name: str,
         publishes: bool = True,
         on_suspended: Callable[[frozenset[str]], None] = lambda organisations: None,
@@ -88,7 +89,7 @@ class Court:
         self._postman = postman
         self._index_name = index_name
         self._publishes = publishes
-        self._refutations = Refutations(voice)
+        self._refutations = refutations
         self._on_suspended = on_suspended
 
     async def look(self, project: ProjectName) -> Known:
@@ -133,6 +134,8 @@ class Court:
         standing = self._members.standing()
         rulings = {file: ruling for file, (_, ruling) in session.rulings.items()}
         for finding in findings(session.known.claims, standing, session.witnesses, rulings, session.upheld()):
+            if any(row.statement_id == finding.accused.statement_id for row in session.verdicts):
+                continue  # one proof is enough
             refutation = await self._refute(tables, session, finding)
             await self._keep(
                 tables, session, finding.accused, finding.fault, Verdict.UPHELD, finding.reason, evidence_id=refutation

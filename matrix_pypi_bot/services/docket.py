@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from typing import Final
 
 from aiolimiter import AsyncLimiter
 from cachetools import LRUCache
 
+from matrix_pypi_bot.core.events import Checked
+from matrix_pypi_bot.core.statements.refutation import Refutation
 from matrix_pypi_bot.ports import Clock, Store
 from matrix_pypi_bot.services.court import Court
+from matrix_pypi_bot.services.forks import Forks
 from matrix_pypi_bot.services.members import Members
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.refresh import Refresher
@@ -36,6 +40,7 @@ class Docket:
         self,
         *,
         court: Court,
+        forks: Forks,
         members: Members,
         projects: Projects,
         refresher: Refresher,
@@ -44,6 +49,7 @@ class Docket:
         round_seconds: float = ROUND_SECONDS,
     ) -> None:
         self._court = court
+        self._forks = forks
         self._members = members
         self._projects = projects
         self._refresher = refresher
@@ -55,6 +61,7 @@ class Docket:
         self._asks: dict[ProjectName, None] = {}
         self._waiting: dict[ProjectName, None] = {}
         self._changed: set[str] = set()
+        self._others: deque[Checked] = deque(maxlen=MAX_REMEMBERED)
         self._asked_ms: LRUCache[ProjectName, int] = LRUCache(MAX_REMEMBERED)
         self._wake = asyncio.Event()
 
@@ -63,6 +70,12 @@ class Docket:
         if org != self._members.own.name:
             self._looks[project] = None
             self._ask_about(project)
+            self._wake.set()
+
+    def hear_other(self, checked: Checked) -> None:
+        """A statement about no project was kept: it may be that a log forked."""
+        if isinstance(checked.statement.predicate, Refutation):
+            self._others.append(checked)
             self._wake.set()
 
     def page_is_live(self, project: ProjectName) -> None:
@@ -115,6 +128,9 @@ class Docket:
 
     async def _judge_all(self) -> None:
         """What was said comes before what is only worth another: a file that was refuted is refused at once."""
+        while self._others:
+            await self._forks.accused(self._others[0])
+            self._others.popleft()
         while self._looks or self._changed:
             while self._looks:
                 project = next(iter(self._looks))

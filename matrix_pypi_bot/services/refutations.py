@@ -88,8 +88,12 @@ class Refutations:
         await self._post(tables, checked, room, accusation.sha256, now_ms)
         return checked.statement.id
 
-    async def fork(self, tables: Transaction, origin: str, keyid: str, notes: tuple[str, str], now_ms: int) -> str:
-        """The id of the refutation of a log that signed two heads of one size, on its way to the trust room."""
+    async def fork(
+        self, tables: Transaction, origin: str, keyid: str, notes: tuple[str, str], now_ms: int
+    ) -> str | None:
+        """The id of the refutation of a log that signed two heads of one size, posted in the trust room; None when nothing is signed now."""
+        if not self._voice.may_speak:
+            return None
 
         def predicate(reporter: SignedBy, now: Instant) -> Refutation:
             return Refutation(

@@ -1,0 +1,199 @@
+"""Organisations judge one another's statements, each for itself: one honest one is enough, and accusing is not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from matrix_pypi_bot.core.envelope import Envelope
+from matrix_pypi_bot.core.instants import Instant
+from matrix_pypi_bot.core.notes import Checkpoint, sign_checkpoint
+from matrix_pypi_bot.core.statements.common import SignedBy
+from matrix_pypi_bot.core.statements.refutation import Evidence, Fault, Refutation
+from matrix_pypi_bot.wire.messages import Override
+from tests.support.dists import wheel
+from tests.support.federation import Federation, federation
+
+ONE = wheel("mxa", "1.0")
+EVIL = wheel("mxa", "1.0", salt="evil")
+OTHER = wheel("mxa", "2.0")
+
+
+@pytest.fixture
+async def three(tmp_path: Path) -> AsyncIterator[Federation]:
+    async with federation(tmp_path, "orga", "orgb", "orgc") as made:
+        yield made
+
+
+async def test_a_file_that_two_others_verified_is_served_while_upstream_is_away_and_attested_by_nobody_else(
+    three: Federation,
+) -> None:
+    three.publish(ONE)
+    await three["orga"].serve(ONE)
+    await three["orgb"].serve(ONE)
+    three.upstream_off()
+    await three.exchange()
+    assert await three["orgc"].rule(ONE) == ("R19", ONE.sha256)
+    attested = [e for e in await three["orgc"].said() if b"attestation:v1" in e.payload]
+    assert attested == []
+
+
+async def test_what_one_alone_verified_is_unavailable_and_the_answer_says_who_is_missing(three: Federation) -> None:
+    three.publish(ONE)
+    await three["orga"].serve(ONE)
+    three.upstream_off()
+    await three.exchange()
+    decision = await three["orgc"].decide(ONE)
+    assert (decision.rule, decision.reason) == (
+        "R18",
+        "matrix-pypi: R18 upstream is away and too few organisations have confirmed this file (1 of 2 needed: orga)",
+    )
+
+
+async def test_a_liar_is_refuted_by_whoever_reaches_upstream_and_has_no_weight_any_more(three: Federation) -> None:
+    three.publish(ONE)
+    lie = three["orga"].lie(EVIL)
+    await three["orgb"].take(lie)
+    assert await three["orgb"].verdicts(ONE) == [("orga", "pypi-digest", "UPHELD")]
+    assert three["orgb"].outcasts == {"orga"}
+    assert await three["orgb"].rule(ONE) == ("R8", ONE.sha256)
+    refutations = [e for e in await three["orgb"].said() if b"refutation:v1" in e.payload]
+    assert len(refutations) == 1
+    # Who never saw the false statement in a room gets it with the refutation, and sees for himself.
+    await three["orgc"].hear(three["orgb"])
+    assert three["orgc"].outcasts == {"orga"}
+    assert [e for e in await three["orgc"].said() if b"refutation:v1" in e.payload]
+
+
+async def test_a_liar_is_contested_while_upstream_is_away_and_judged_when_it_is_back(three: Federation) -> None:
+    three.publish(ONE)
+    await three["orgb"].serve(ONE)
+    three.upstream_off()
+    lie = three["orga"].lie(EVIL)
+    for name in ("orgb", "orgc"):
+        await three[name].take(lie)
+    await three.exchange("orgb", "orgc")
+    assert ("orga", "pypi-digest", "CONTESTED") in await three["orgc"].verdicts(ONE)
+    rule, served = await three["orgc"].rule(ONE)
+    assert (rule, served) == ("R18", None)
+    assert three["orgb"].outcasts == {"orga"}
+    three.upstream_on()
+    await three["orgc"].serve(ONE)
+    assert three["orgc"].outcasts == {"orga"}
+    assert await three["orgc"].rule(ONE) == ("R8", ONE.sha256)
+
+
+async def test_two_digests_by_one_key_are_proof_for_everybody_without_upstream(three: Federation) -> None:
+    three.publish(ONE)
+    await three["orga"].serve(ONE)
+    await three.exchange()
+    three.upstream_off()
+    await three["orgc"].take(three["orga"].lie(EVIL))
+    assert await three["orgc"].verdicts(ONE) == [("orga", "equivocation", "UPHELD")]
+    assert three["orgc"].outcasts == {"orga"}
+    await three["orgb"].hear(three["orgc"])
+    assert three["orgb"].outcasts == {"orga"}
+
+
+async def test_two_liars_against_upstream_on_first_contact_hold_the_file_up_until_one_more_speaks(
+    tmp_path: Path,
+) -> None:
+    async with federation(tmp_path, "orga", "orgb", "orgc", "orgd", "orge") as five:
+        five.publish(ONE)
+        lies = [five[name].lie(EVIL) for name in ("orga", "orgb")]
+        await five["orgc"].take(*lies)
+        await five["orgd"].serve(ONE)
+        await five["orgc"].hear(five["orgd"])
+        decision = await five["orgc"].decide(ONE)
+        assert decision.rule == "R5"
+        assert "orga, orgb say" in decision.reason
+        assert five["orgc"].outcasts == frozenset()
+        await five["orge"].serve(ONE)
+        await five["orgc"].hear(five["orge"])
+        assert await five["orgc"].rule(ONE) == ("R8", ONE.sha256)
+        assert five["orgc"].outcasts == {"orga", "orgb"}
+
+
+async def test_an_operators_approval_is_the_exit_from_a_quorum_that_contradicts_upstream(tmp_path: Path) -> None:
+    async with federation(tmp_path, "orga", "orgb", "orgc") as made:
+        made.publish(ONE)
+        await made["orgc"].take(made["orga"].lie(EVIL), made["orgb"].lie(EVIL))
+        assert (await made["orgc"].decide(ONE)).rule == "R5"
+        order = Override(action="approve", target=ONE.filename, reason="checked by hand", sha256=ONE.sha256)
+        await made["orgc"].overrides.apply(order)
+        assert await made["orgc"].rule(ONE) == ("R8", ONE.sha256)
+
+
+async def test_a_false_accusation_costs_nobody_but_the_accuser(three: Federation) -> None:
+    three.publish(ONE)
+    await three["orga"].serve(ONE)
+    await three["orgc"].hear(three["orga"])
+    truth = next(e for e in await three["orga"].said() if b"attestation:v1" in e.payload)
+    accusation = false_accusation(three, truth)
+    await three["orgc"].take(accusation)
+    assert await three["orgc"].verdicts(ONE) == [("orga", "pypi-digest", "DISMISSED")]
+    assert three["orgc"].outcasts == frozenset()
+    assert await three["orgc"].rule(ONE) == ("R8", ONE.sha256)
+
+
+async def test_watchers_review_what_others_attest_and_their_reviews_are_acks(tmp_path: Path) -> None:
+    async with federation(tmp_path, "orga", "orgb", "orgc", "orgd") as four:
+        four.publish(ONE)
+        await four["orga"].serve(ONE)
+        await four["orgb"].serve(ONE)
+        await four.exchange("orga", "orgb", "orgd")
+        four.upstream_off()
+        await four["orgd"].take(four["orga"].lie(OTHER))
+        await four.exchange("orga", "orgb", "orgd")
+        await four["orgd"].hear(*(four[name] for name in ("orga", "orgb")))
+        decision = await four["orgd"].decide(ONE)
+        assert (decision.rule, decision.serves) == ("R18", False)
+        assert "missing: orgc" in decision.reason
+        four.upstream_on("orgc")
+        await four["orgc"].hear(four["orga"], four["orgb"])
+        await four["orgd"].hear(four["orgc"])
+        assert await four["orgd"].rule(ONE) == ("R19", ONE.sha256)
+
+
+async def test_a_restart_changes_no_verdict_and_no_decision(tmp_path: Path) -> None:
+    async with federation(tmp_path, "orga", "orgb", "orgc") as made:
+        made.publish(ONE)
+        await made["orgc"].take(made["orga"].lie(EVIL))
+        before = await made["orgc"].verdicts(ONE)
+    async with federation(tmp_path, "orga", "orgb", "orgc") as made:
+        assert await made["orgc"].verdicts(ONE) == before
+        assert made["orgc"].outcasts == {"orga"}
+
+
+async def test_two_heads_of_one_size_suspend_the_log_and_its_organisation_everywhere(three: Federation) -> None:
+    """F3: one participant who saw both is enough."""
+    log_key = three["orga"].organisation.log
+    notes = tuple(str(sign_checkpoint(Checkpoint("orga/matrix-pypi", 5, bytes([n]) * 32), log_key)) for n in (1, 2))
+    assert await three["orgb"].forks.found((notes[0], notes[1]))
+    assert three["orgb"].outcasts == {"orga"}
+    await three["orgc"].hear(three["orgb"])
+    assert three["orgc"].outcasts == {"orga"}
+    assert not await three["orgb"].forks.found((notes[0], notes[0]))
+
+
+def false_accusation(three: Federation, truth: Envelope) -> Envelope:
+    """By orgb, that orga's true attestation is false."""
+    accuser, accused = three["orgb"], three["orga"]
+    return accuser.sign(
+        {"attestation": truth.id},
+        Refutation(
+            fault=Fault.PYPI_DIGEST,
+            project="mxa",
+            file=ONE.filename,
+            accused=accused.organisation.mirror.keyid,
+            observed=Instant.of_ms(three.clock.now_ms()),
+            reporter=SignedBy(org="orgb", key=accuser.organisation.mirror.keyid),
+            evidence=Evidence(
+                envelopes=(truth.to_json(),),
+                sha256=EVIL.sha256,
+                at=Instant.of_ms(three.clock.now_ms()),
+            ),
+        ),
+    )
