@@ -91,7 +91,7 @@ class Refutations:
     async def fork(
         self, tables: Transaction, origin: str, keyid: str, notes: tuple[str, str], now_ms: int
     ) -> str | None:
-        """The id of the refutation of a log that signed two heads of one size, posted in the trust room; None when nothing is signed now."""
+        """The id of the refutation of a log that signed two heads of one size, for the trust room; None when nothing is signed now."""
         if not self._voice.may_speak:
             return None
 
