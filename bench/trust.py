@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import random
 import resource
 import statistics
@@ -24,7 +23,7 @@ from matrix_pypi_bot.ports import Store
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from tests.support.bot_world import ManualClock, ScriptedIndex
 from tests.support.dists import Dist
-from tests.support.federation import Participant, Trusting, federation, organisation
+from tests.support.federation import Participant, Trusting, federation
 from tests.support.statements import Organisation
 
 PROJECTS, FILES_EACH, ORGS = 5_000, 10, ("orga", "orgb")  # 100,000 attestations
@@ -36,7 +35,9 @@ def dists(project: int) -> Iterator[Dist]:
     """The files of one project; their contents are never needed."""
     for version in range(FILES_EACH):
         name = f"bench{project}-1.{version}-py3-none-any.whl"
-        yield Dist(project=f"bench{project}", version=f"1.{version}", filename=name, content=name.encode(), metadata=b"")
+        yield Dist(
+            project=f"bench{project}", version=f"1.{version}", filename=name, content=name.encode(), metadata=b""
+        )
 
 
 def check_of_an_event() -> None:
@@ -88,7 +89,9 @@ async def ask(folder: Path) -> None:
     async with open_store(f"sqlite:{folder}/home.db") as store:
         bot = Participant("home", store, index, clock, ORGS, Trusting())
         await bot.start()
-        print(f"start with {PROJECTS * FILES_EACH * len(ORGS):,} attestations: {time.perf_counter() - begin:.2f} s (goal <= 5)")
+        print(
+            f"start with {PROJECTS * FILES_EACH * len(ORGS):,} attestations: {time.perf_counter() - begin:.2f} s (goal <= 5)"
+        )
         gc.freeze()
         before = _memory()
         bare, asked = await _questions(bot, store)
@@ -97,7 +100,9 @@ async def ask(folder: Path) -> None:
             f"a bare look-up of the project's claims {1e3 * _at(bare, 0.5):.2f} and {1e3 * _at(bare, 0.99):.2f} ms; "
             f"ratio at p99 {_at(asked, 0.99) / _at(bare, 0.99):.1f}"
         )
-        print(f"memory: {before:.0f} MB before the questions, {_memory():.0f} MB after (bounded by the cache of projects)")
+        print(
+            f"memory: {before:.0f} MB before the questions, {_memory():.0f} MB after (bounded by the cache of projects)"
+        )
         await bot.stop()
 
 

@@ -82,6 +82,18 @@ class Ledger(Protocol):
         """That an event carried the statement; the sender is kept apart, purgeable."""
         ...
 
+    async def newest_index(self, project: ProjectName) -> dict[str, EnvelopeRow]:
+        """The newest index statement of each organisation about the project, by its name; `sha256` is the root of its list."""
+        ...
+
+    async def keep_document(self, sha256: Sha256, body: bytes) -> None:
+        """Keeps a document by its digest. One that is there stays."""
+        ...
+
+    async def document(self, sha256: Sha256) -> bytes | None:
+        """The document with this digest."""
+        ...
+
     async def event_of(self, statement_id: str) -> str | None:
         """The id of the event that carried the statement first; None when it came in none."""
         ...

@@ -26,6 +26,7 @@ from matrix_pypi_bot.core.statements.refutation import Evidence as Shown
 from matrix_pypi_bot.core.statements.refutation import Fault, Refutation
 from matrix_pypi_bot.core.witnesses import Witnesses
 from matrix_pypi_bot.ports import Clock, EnvelopeRow, Postman, Store, Transaction, VerdictRow
+from matrix_pypi_bot.services.index_views import IndexViews
 from matrix_pypi_bot.services.known import Known
 from matrix_pypi_bot.services.members import Members
 from matrix_pypi_bot.services.projects import Projects
@@ -90,6 +91,7 @@ class Court:
         self._index_name = index_name
         self._publishes = publishes
         self._refutations = refutations
+        self._views = IndexViews(voice, index_name)
         self._on_suspended = on_suspended
 
     async def look(self, project: ProjectName) -> Known:
@@ -103,8 +105,9 @@ class Court:
             await self._hear(tables, session)
             if session.verdicts:
                 await self._members.read_suspensions(tables)
-            if await self._review(tables, session) or session.mail:
-                session.mail = True
+            if self._speaks():
+                listed = await self._views.say(tables, session.known, now_ms=session.now_ms)
+                session.mail = await self._review(tables, session) or listed or session.mail
             # What was signed just now is a claim too.
             return await self._projects.with_claims(tables, session.known)
 
@@ -205,6 +208,10 @@ class Court:
             and any(org.name == row.org for org in standing.pinned)
         )
 
+    def _speaks(self) -> bool:
+        """Whether there is anybody to listen, and anything may be said."""
+        return self._publishes and self._voice.may_speak and bool(self._members.pinned)
+
     async def _refute(self, tables: Transaction, session: Session, finding: Finding) -> str | None:
         """Our refutation of a finding, signed, kept, logged and on its way; None when nothing is signed now."""
         if not (self._publishes and self._voice.may_speak):
@@ -273,8 +280,6 @@ class Court:
 
     async def _review(self, tables: Transaction, session: Session) -> bool:
         """Reviews what others attest and nothing was said of here; whether anything was signed."""
-        if not (self._publishes and self._voice.may_speak and self._members.pinned):
-            return False
         if WATCHER not in self._members.own.roles:
             return False
         # Decided again: what was just refuted counts no more.

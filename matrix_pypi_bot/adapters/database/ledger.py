@@ -77,6 +77,8 @@ CLAIMS_SCHEMA: Final = (
     "CREATE INDEX verdict_of_project ON verdict (project, n)",
     "CREATE INDEX verdict_of_statement ON verdict (statement_id, fault, n)",
     "CREATE INDEX verdict_suspending ON verdict (n) WHERE suspends",
+    # The lists that index statements stand for; what is not named by a statement any more may be purged.
+    "CREATE TABLE document (sha256 {name} PRIMARY KEY, body {blob} NOT NULL)",
     "CREATE INDEX page_change_of_project ON page_change (project, seq)",
 )
 CLAIMS_INSERT_ONLY: Final = ("claim", "verdict")
@@ -192,6 +194,19 @@ class LedgerTables:
             "INSERT INTO sender (event_id, room_id, mxid, at_ms) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
             event_id, room_id, sender, at_ms,
         )  # fmt: skip
+
+    async def newest_index(self, project: ProjectName) -> dict[str, EnvelopeRow]:
+        rows = await self._db.fetch(_SELECT + "WHERE project = $1 AND kind = 'index' ORDER BY seq, n", project)
+        return {row["org"]: _envelope(row) for row in rows}
+
+    async def keep_document(self, sha256: Sha256, body: bytes) -> None:
+        await self._db.execute(
+            "INSERT INTO document (sha256, body) VALUES ($1, $2) ON CONFLICT DO NOTHING", sha256, await pack(body)
+        )
+
+    async def document(self, sha256: Sha256) -> bytes | None:
+        packed = await self._db.fetchval("SELECT body FROM document WHERE sha256 = $1", sha256)
+        return None if packed is None else await unpack(bytes(packed))
 
     async def event_of(self, statement_id: str) -> str | None:
         event_id: str | None = await self._db.fetchval(

@@ -9,10 +9,12 @@ import pytest
 
 from matrix_pypi_bot.core.envelope import Envelope
 from matrix_pypi_bot.core.instants import Instant
+from matrix_pypi_bot.core.list_document import read_list
 from matrix_pypi_bot.core.notes import Checkpoint, sign_checkpoint
 from matrix_pypi_bot.core.statements.common import SignedBy
 from matrix_pypi_bot.core.statements.refutation import Evidence, Fault, Refutation
 from matrix_pypi_bot.wire.messages import Override
+from tests.support.bot_world import MXA
 from tests.support.dists import wheel
 from tests.support.federation import Federation, federation
 
@@ -165,6 +167,30 @@ async def test_a_restart_changes_no_verdict_and_no_decision(tmp_path: Path) -> N
     async with federation(tmp_path, "orga", "orgb", "orgc") as made:
         assert await made["orgc"].verdicts(ONE) == before
         assert made["orgc"].outcasts == {"orga"}
+
+
+async def test_what_upstream_lists_is_said_once_and_again_when_it_changes_or_grows_old(three: Federation) -> None:
+    async def lists() -> list[str]:
+        said = [e for e in await three["orga"].said() if b"index:v1" in e.payload]
+        async with three["orga"].store.transaction() as tables:
+            row = (await tables.ledger.newest_index(MXA))["orga"]
+            assert row.sha256 is not None
+            body = await tables.ledger.document(row.sha256)
+        assert body is not None
+        return [str(len(said)), *read_list(body)]
+
+    three.publish(ONE)
+    for _ in range(3):  # said when upstream is read again after a file was accepted
+        await three["orga"].serve(ONE)
+        three.clock.pass_seconds(601)
+    assert await lists() == ["1", ONE.filename]
+    three.publish(OTHER)
+    three.clock.pass_seconds(601)
+    await three["orga"].serve(OTHER)
+    assert await lists() == ["2", ONE.filename, OTHER.filename]
+    three.clock.pass_seconds(49 * 3600)
+    await three["orga"].serve(ONE)
+    assert await lists() == ["3", ONE.filename, OTHER.filename]
 
 
 async def test_two_heads_of_one_size_suspend_the_log_and_its_organisation_everywhere(three: Federation) -> None:
