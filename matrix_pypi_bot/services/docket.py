@@ -82,7 +82,7 @@ class Docket:
         """Upstream answered about the project: what could not be checked before can be now."""
         self._waiting.pop(project, None)
         known = self._projects.held(project)
-        if known is not None and self._members.pinned and known.claims:
+        if known is not None and self._members.pinned and (known.claims or known.accepted):
             self._looks[project] = None
             self._wake.set()
 
