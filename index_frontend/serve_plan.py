@@ -20,6 +20,7 @@ MAX_METADATA_BYTES: Final = 8 << 20
 """The longest METADATA that is fetched or taken out of a wheel. The largest known are under 1 MiB."""
 
 _METADATA: Final = ".metadata"
+_TOLD_STATUSES: Final = frozenset({"archived", "deprecated"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class Wanted:
     `name` is the file's, or `<file>.metadata`; `wheel` is then the digest of the wheel it can be taken out of. `opened_origins` are
     the `scheme://host:port` that may be asked although they are http or private. `cids` are those of the
     file, or of the wheel, as the bot told them, unchecked; `cids_are_ours`: this organisation found them itself when it hashed the
-    whole. `rule` is the decision's, e.g. `R8`.
+    whole. `rule` is the decision's, e.g. `R8`; `status` what upstream says of the project, empty when that is nothing special.
     """
 
     sha256: Sha256
@@ -42,6 +43,7 @@ class Wanted:
     cids: tuple[str, ...] = ()
     cids_are_ours: bool = False
     rule: str = ""
+    status: str = ""
     wheel: Sha256 | None = None
 
     @property
@@ -118,6 +120,7 @@ def judge(decision: Decision, *, metadata: bool, max_file_bytes: int) -> Wanted 
         cids=decision.cids,
         cids_are_ours=bool(decision.attested_by),
         rule=decision.rule,
+        status=decision.project_status if decision.project_status in _TOLD_STATUSES else "",
         wheel=wheel,
     )
 

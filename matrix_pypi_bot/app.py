@@ -14,10 +14,11 @@ from matrix_pypi_bot.adapters.index import UpstreamIndex
 from matrix_pypi_bot.adapters.matrix.side import MatrixSettings, MatrixSide
 from matrix_pypi_bot.api import Api, PublicApi, Services, Tokens, listen
 from matrix_pypi_bot.config import PolicySettings, Settings
+from matrix_pypi_bot.core.cooldown import Cooldown
 from matrix_pypi_bot.core.evidence import Mode, Terms
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.notes import NoteKey
-from matrix_pypi_bot.core.policy import Denial
+from matrix_pypi_bot.core.policy import NameRules
 from matrix_pypi_bot.core.signers import MIRROR, Keyid, SigningKey
 from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store
 from matrix_pypi_bot.process.lifecycle import Lifecycle
@@ -44,7 +45,6 @@ from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.signing import Voice
 from matrix_pypi_bot.trust_file import Trust, load_trust
-from matrix_pypi_bot.wire.digests import parse_sha256
 from matrix_pypi_bot.wire.names import ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
@@ -349,14 +349,12 @@ def _trust(settings: Settings) -> Trust:
 
 
 def _rulebook(policy: PolicySettings, members: Members) -> Rulebook:
-    denials = [
-        Denial(
-            project=denied.project_name,
-            file=denied.file_name,
-            sha256=parse_sha256(denied.sha256) if denied.sha256 is not None else None,
-            reason=denied.reason,
-        )
-        for denied in policy.deny
-    ]
-    terms = Terms(mode=Mode(policy.offline), keep_removed=policy.removed_upstream == "keep")
-    return Rulebook(terms, denials, standing=members.standing)
+    return Rulebook(
+        Terms(mode=Mode(policy.offline), keep_removed=policy.removed_upstream == "keep"),
+        [denied.denial() for denied in policy.deny],
+        names=NameRules(allow_only=policy.allow_only, reserved=policy.reserved),
+        cooldown=Cooldown(
+            seconds=policy.cooldown_seconds, exemptions=tuple(exempt.exemption() for exempt in policy.cooldown_exempt)
+        ),
+        standing=members.standing,
+    )

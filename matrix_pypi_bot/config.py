@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, Self
 
 from msgspec import Meta, field
 
+from matrix_pypi_bot.policy_settings import DeniedFile, ExemptProject, NamePattern
 from matrix_pypi_bot.process.logs import LoggingSettings
 from matrix_pypi_bot.process.secret_files import create_secret, new_seed, new_token, read_secret, read_seed
 from matrix_pypi_bot.process.setting_types import (
@@ -24,7 +25,6 @@ from matrix_pypi_bot.process.setting_types import (
     TimeoutSeconds,
 )
 from matrix_pypi_bot.process.settings import ConfigurationProblem, Section, load_settings
-from matrix_pypi_bot.wire.names import FileName, InvalidName, ProjectName, normalise_project, parse_file_name
 
 EXAMPLE: Final = Path(__file__).with_name("example-config.yaml")
 FRONTEND_SECTIONS: Final = ("backends", "listen", "oracle", "peers", "storage", "upstream", "workers")
@@ -120,34 +120,6 @@ class IndexSettings(Section, frozen=True, kw_only=True):
         return self.url is None if self.attest is None else self.attest
 
 
-class DeniedFile(Section, frozen=True, kw_only=True):
-    """Something never to be served: a project, one of its files (`file`), or a digest of them (`sha256`)."""
-
-    project: str
-    reason: Annotated[str, Meta(min_length=1, max_length=200)]
-    file: str | None = None
-    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
-
-    def __post_init__(self) -> None:
-        """Names that no file could ever match would deny nothing, silently."""
-        try:
-            normalise_project(self.project)
-            if self.file is not None:
-                parse_file_name(self.file)
-        except InvalidName as error:
-            raise ValueError(error.detail) from error
-
-    @property
-    def project_name(self) -> ProjectName:
-        """`project`, normalised."""
-        return normalise_project(self.project)
-
-    @property
-    def file_name(self) -> FileName | None:
-        """`file`, None when every file of the project is meant."""
-        return None if self.file is None else parse_file_name(self.file)
-
-
 class PolicySettings(Section, frozen=True, kw_only=True):
     """What is served. `offline` is the mode of `decide()` while upstream is away; `removed_upstream` rule R2 or R14."""
 
@@ -156,6 +128,10 @@ class PolicySettings(Section, frozen=True, kw_only=True):
     acks_missing_allowed: Annotated[int, Meta(ge=0, le=1_000)] = 0
     removed_upstream: Literal["refuse", "keep"] = "refuse"
     deny: tuple[DeniedFile, ...] = ()
+    allow_only: tuple[NamePattern, ...] = ()
+    reserved: tuple[NamePattern, ...] = ()
+    cooldown_seconds: Seconds = 0
+    cooldown_exempt: tuple[ExemptProject, ...] = ()
 
 
 class TrustSettings(Section, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ class FileHeaders:
 
     def of(self, wanted: Wanted, source: str, *, verified: bool) -> dict[str, str]:
         """For an answer of 200 or 206. What is not verified yet must not be kept by anybody."""
-        return {
+        headers = {
             "Content-Type": "application/octet-stream",
             "ETag": etag_of(wanted.sha256),
             "Accept-Ranges": "bytes",
@@ -44,6 +44,9 @@ class FileHeaders:
             "X-Matrix-PyPI-Source": source,
             "Server": SERVER,
         }
+        if wanted.status:
+            headers["X-Matrix-PyPI-Status"] = wanted.status
+        return headers
 
     def unchanged(self, wanted: Wanted) -> web.Response:
         """304."""

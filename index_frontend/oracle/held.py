@@ -138,6 +138,7 @@ class HeldPage:
             opened_origins=self.document.view.opened_origins,
             view_age_seconds=self.age_seconds,
             seq=self.seq,
+            project_status=self.document.project_status.status,
         )
 
     @property

@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 
 REFRESH_APART_SECONDS: Final = 5.0
 MAX_REFRESHED: Final = 10_000
+IDLE_SECONDS: Final = 3600.0
+"""So long after a page was fresh its word on a file counts while the bot is asked again; later the answer is waited for. The bot
+looks after the pages of projects that are in use; of others it may know no more than this page does."""
+
 _ASKS: Final = 2  # an answer that a change overtook is asked for once more, not for ever
 
 
@@ -182,6 +186,8 @@ class BotOracle:
         now = self._clock()
         held = self._memory.page_of(key)
         if held is not None and self._memory.is_current(held) and (decision := held.decision(key)) is not None:
+            if now >= held.fresh_until + IDLE_SECONDS:
+                return None
             if now >= held.fresh_until:
                 self._questions.page(held.project)  # nobody waits for it: it tells the bot that the project is in use
             return decision

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from matrix_pypi_bot.cli.options import config_option
+
+if TYPE_CHECKING:
+    from matrix_pypi_bot.config import PolicySettings
 
 
 @click.command()
@@ -26,6 +30,23 @@ def command(config: Path) -> None:
     click.echo(f"{config} is right: {settings.bot_mxid} for the organisation {settings.organisation.name}")
     click.echo(f"  homeserver  {settings.homeserver.address}, delivers to {settings.appservice.public_url}")
     click.echo(f"  index       {settings.index.name}, {'attested' if settings.index.attests else 'not attested'}")
+    click.echo(f"  policy      {_policy(settings.policy)}")
     click.echo(f"  trusts      {', '.join(org.name for org in trust.orgs) or 'nobody else'}")
     click.echo(f"  API         {settings.api.listen}")
     click.echo(f"  public      {settings.public.listen}")
+
+
+def _policy(policy: PolicySettings) -> str:
+    """What is in force, and which entries have ended and can go."""
+    from matrix_pypi_bot.adapters.clock import SystemClock
+
+    now_ms = SystemClock().now_ms()
+    parts = [f"cooldown {policy.cooldown_seconds:g} s" if policy.cooldown_seconds else "no cooldown"]
+    parts += [f"{len(policy.deny)} denied"] if policy.deny else []
+    parts += [f"{len(policy.allow_only)} allowed and no other project"] if policy.allow_only else []
+    parts += [f"reserved: {', '.join(policy.reserved)}"] if policy.reserved else []
+    ends = [(f"deny[{number}] ({entry.project})", entry.until) for number, entry in enumerate(policy.deny)]
+    exempt = enumerate(policy.cooldown_exempt)
+    ends += [(f"cooldown_exempt[{number}] ({entry.project})", entry.until) for number, entry in exempt]
+    parts += [f"{name} has ended and can go" for name, until in ends if until is not None and until <= now_ms]
+    return ", ".join(parts)

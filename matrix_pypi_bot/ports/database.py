@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
 from matrix_pypi_bot.core.claims import Claim
+from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.ports.log import Log
 from matrix_pypi_bot.ports.rows import (
     Accepted,
@@ -126,8 +127,14 @@ class Ledger(Protocol):
         """The first digest that upstream ever named for each file of the project."""
         ...
 
-    async def see_first(self, project: ProjectName, files: dict[FileName, Sha256], at_ms: int) -> None:
-        """Notes digests of files not seen before; for a file seen before nothing changes."""
+    async def sights(self, project: ProjectName) -> dict[FileName, Sight]:
+        """When each file of the project was first seen."""
+        ...
+
+    async def see_first(
+        self, project: ProjectName, files: dict[FileName, Sha256], at_ms: int, lacked_ms: int | None = None
+    ) -> None:
+        """Notes digests of files not seen before; for a file seen before nothing changes. `lacked_ms`: see `Sight`."""
         ...
 
     async def own_view(self, project: ProjectName, upstream: str, serial: int | None, root: Sha256, at_ms: int) -> None:

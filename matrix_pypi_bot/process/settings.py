@@ -197,8 +197,15 @@ def _read(path: Path, example: Path | None) -> str:
 
 def _yaml() -> Any:
     from ruamel.yaml import YAML  # 50 ms: only where a file is read
+    from ruamel.yaml.constructor import SafeConstructor
 
-    return YAML(typ="safe", pure=True)
+    class Plain(SafeConstructor):
+        """Times stay as they are written: what they mean is for the key to say."""
+
+    Plain.add_constructor("tag:yaml.org,2002:timestamp", lambda constructor, node: node.value)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = Plain
+    return yaml
 
 
 def _from_string(folder: Path) -> Any:

@@ -150,6 +150,7 @@ class Answers:
             opened_origins=view.opened_origins,
             view_age_seconds=round(view.age_seconds(self._clock.now_ms()), 3),
             seq=self._projects.seq,
+            project_status=view.page.status,
         )
 
     async def _with_witnesses(self, decision: Decision) -> Decision:

@@ -98,10 +98,12 @@ class Attester:
             self._spawn(self._flights.join(project, lambda: self._settle_all(project)))
 
     async def try_again(self, limit: int) -> None:
-        """Has upstream asked about some of the projects that have waiting reports. Raises StoreAway."""
+        """Has upstream asked about some of the projects that have waiting reports, of which it may hear. Raises StoreAway."""
         await self.start()
-        for project in list(self._waiting)[:limit]:
-            self._begin(project)
+        for project in list(self._waiting):
+            if limit and self._projects.rulebook.house.forbidden(await self._projects.load(project)) is None:
+                limit -= 1
+                self._begin(project)
 
     async def stop(self) -> None:
         """Nothing more is settled; what waits stays in the database."""

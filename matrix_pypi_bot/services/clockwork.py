@@ -22,6 +22,7 @@ LATELY_MS: Final = 7 * 86_400_000  # a project that nobody asked for in a week i
 KEPT_CHANGES: Final = 10_000
 KEPT_SENDERS_MS: Final = 90 * 86_400_000
 ROUND_SECONDS: Final = 30.0
+TICK_SECONDS: Final = 1.0
 _DAY_MS: Final = 86_400_000
 
 
@@ -51,13 +52,15 @@ class Clockwork:
         self._next_day_ms = clock.now_ms() + _DAY_MS
 
     async def run(self) -> None:
-        """Goes round until cancelled."""
-        while True:
-            await asyncio.sleep(self._round_seconds)
-            try:
-                await self.go_round()
-            except Problem as problem:
-                log.warning("clockwork must wait", extra={"reason": problem.detail})
+        """Ticks and goes round until cancelled. A round may wait for upstream; what time alone decides does not."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_again_and_again(self._round_seconds, self.go_round))
+            tasks.create_task(_again_and_again(TICK_SECONDS, self.tick))
+
+    async def tick(self) -> None:
+        """Decides again, and has told, what time has changed: cooldowns and entries of the policy that ended. Raises Problem."""
+        for project in self._projects.due():
+            await self._projects.redecide(project)
 
     async def go_round(self) -> None:
         """One round. Raises Problem when the database is away."""
@@ -81,25 +84,42 @@ class Clockwork:
                 return
 
     def _down(self) -> list[ProjectName]:
-        return [project for project, view in self._lately() if view.state == "down"]
+        return [project for project, view in self._lately() if view is not None and view.state == "down"]
 
     def _old(self) -> list[ProjectName]:
-        """Views older than the setting allows, the oldest first."""
+        """Projects whose views are older than the setting allows, the oldest first."""
         if not self._served_ms:
             return []
         before_ms = self._clock.now_ms() - self._served_ms
-        live = [(view.checked_ms, project) for project, view in self._lately() if view.state != "down"]
+        live = [
+            (self._refresher.asked_ms(project) if view is None else view.checked_ms, project)
+            for project, view in self._lately()
+            if view is None or view.state != "down"
+        ]
         return [project for checked_ms, project in sorted(live) if checked_ms <= before_ms]
 
-    def _lately(self) -> list[tuple[ProjectName, View]]:
-        """Projects that somebody asked for lately, and the views held of them."""
+    def _lately(self) -> list[tuple[ProjectName, View | None]]:
+        """Projects that somebody asked for lately, and their views; None: it is not in memory any more."""
         since_ms = self._clock.now_ms() - LATELY_MS
         used = [project for project, used_ms in list(self._refresher.used.items()) if used_ms > since_ms]
         held = [(project, self._projects.held(project)) for project in used]
-        return [(project, known.view) for project, known in held if known is not None and known.view is not None]
+        return [
+            (project, None if known is None else known.view)
+            for project, known in held
+            if known is None or known.view is not None
+        ]
 
     async def _read_again(self, project: ProjectName) -> None:
         try:
             await self._refresher.read_again(project)
         except Problem as problem:
             log.info("page not read again", extra={"project": project, "reason": problem.detail})
+
+
+async def _again_and_again(pause_seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(pause_seconds)
+        try:
+            await work()
+        except Problem as problem:
+            log.warning("clockwork must wait", extra={"reason": problem.detail})

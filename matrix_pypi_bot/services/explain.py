@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.ports import PROJECT_ROOM, Clock, EnvelopeRow, Store
 from matrix_pypi_bot.services.known import Known
@@ -28,6 +29,8 @@ class Explainer:
         """The decision and the evidence of `file`, or of every file of the project. Raises Problem (NOT_FOUND), StoreAway."""
         known = await self._projects.load(project)
         decisions = self._decisions(known, file)
+        if not decisions and (refused := self._projects.rulebook.refused_project(known)) is not None:
+            return self._as_a_whole(known, refused)
         if known.is_blank or (file is not None and not decisions):
             raise Problem(
                 f"nothing is known of {file or project}",
@@ -38,6 +41,7 @@ class Explainer:
             statements = await tables.ledger.attestations(project)
             leaves = await tables.log.places([row.id for row in statements if row.file in decisions])
             room = await tables.mail.room(f"{PROJECT_ROOM}{project}")
+            sights = await tables.ledger.sights(project)
         view = known.view
         return Explanation(
             project=project,
@@ -46,7 +50,23 @@ class Explainer:
             serial=view.page.serial if view is not None else known.serial_floor,
             room=room.room_id if room is not None else None,
             files=decisions,
-            evidence={name: tuple(self._evidence(known, FileName(name), statements, leaves)) for name in decisions},
+            evidence={
+                name: tuple(self._evidence(known, FileName(name), statements, leaves, sights.get(FileName(name))))
+                for name in decisions
+            },
+        )
+
+    def _as_a_whole(self, known: Known, refused: FileDecision) -> Explanation:
+        """Of a project of which nothing is known but that it is refused: told under its own name."""
+        evidence = Evidence(kind="policy", sha256=None, detail=refused.reason)
+        return Explanation(
+            project=known.project,
+            state="down",
+            view_age_seconds=0.0,
+            serial=known.serial_floor,
+            room=None,
+            files={known.project: refused},
+            evidence={known.project: (evidence,)},
         )
 
     def _decisions(self, known: Known, file: FileName | None) -> dict[str, FileDecision]:
@@ -61,7 +81,12 @@ class Explainer:
         return found
 
     def _evidence(
-        self, known: Known, file: FileName, statements: Sequence[EnvelopeRow], leaves: Mapping[str, int]
+        self,
+        known: Known,
+        file: FileName,
+        statements: Sequence[EnvelopeRow],
+        leaves: Mapping[str, int],
+        sight: Sight | None,
     ) -> Iterator[Evidence]:
         view = known.view
         if view is not None:
@@ -73,7 +98,8 @@ class Explainer:
             for sha in sorted(view.page.conflicted.get(file, ())):
                 yield Evidence(kind="upstream", sha256=sha, detail="listed twice, with different digests")
         if (first := known.first_seen.get(file)) is not None:
-            yield Evidence(kind="first-seen", sha256=first, detail="the first digest that upstream ever named")
+            at = None if sight is None else _moment(sight.at_ms)
+            yield Evidence(kind="first-seen", sha256=first, detail="the first digest that upstream ever named", at=at)
         if (accepted := known.accepted.get(file)) is not None:
             size = f", {accepted.size} bytes" if accepted.size is not None else ""
             detail = f"accepted here when it was served{size}"
@@ -87,9 +113,7 @@ class Explainer:
                     at=_moment(order.at_ms),
                     statement_id=order.statement_id,
                 )
-        _, denied = self._projects.rulebook.evidence(known, file)
-        if denied is not None:
-            yield Evidence(kind="policy", sha256=None, detail=denied)
+        yield from self._policy(known, file)
         for row in statements:
             if row.file == file:
                 yield Evidence(
@@ -99,6 +123,17 @@ class Explainer:
                     at=_moment(row.first_seen_ms),
                     statement_id=row.id,
                 )
+
+    def _policy(self, known: Known, file: FileName) -> Iterator[Evidence]:
+        """Which of the operator's rules meets the file, and when it ends."""
+        rulebook = self._projects.rulebook
+        _, denied = rulebook.evidence(known, file)
+        if denied is not None:
+            yield Evidence(kind="policy", sha256=None, detail=denied)
+        if (cooling := rulebook.house.cooling(known, file)) is not None:
+            yield Evidence(kind="policy", sha256=None, detail=f"cooldown {cooling.detail}")
+        if (exemption := rulebook.house.exemption(known, file)) is not None:
+            yield Evidence(kind="policy", sha256=None, detail=f"exempt from the cooldown: {exemption.told}")
 
 
 def _place(leaf: int | None) -> str:

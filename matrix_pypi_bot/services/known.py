@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from matrix_pypi_bot.core.claims import Claim
+from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.core.index_document import IndexPage
 from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.core.judge import OUT
@@ -102,18 +103,23 @@ class Known:
     """Everything known of a project. `accepted` are rows of files served here; approvals are in `orders`.
 
     A page with a serial below `serial_floor` is not believed; None: upstream never told one, or an operator had it forgotten. `claims`
-    are what anybody's statements say of the project's files, `verdicts` what was judged of them, both oldest first.
+    are what anybody's statements say of the project's files, `verdicts` what was judged of them, both oldest first. `sights` tells when
+    each file was first seen, where that matters to a policy. `at_ms` is the moment at which all this was decided, `redecide_at_ms` the
+    first one after it at which time alone may change an answer.
     """
 
     project: ProjectName
     view: View | None = None
     accepted: Mapping[FileName, Accepted] = field(default_factory=dict)
     first_seen: Mapping[FileName, Sha256] = field(default_factory=dict)
+    sights: Mapping[FileName, Sight] = field(default_factory=dict)
     orders: Orders = field(default_factory=Orders)
     serial_floor: int | None = None
     claims: tuple[Claim, ...] = ()
     verdicts: tuple[VerdictRow, ...] = ()
     finished: Finished | None = None
+    at_ms: int = 0
+    redecide_at_ms: int | None = None
 
     @property
     def is_blank(self) -> bool:

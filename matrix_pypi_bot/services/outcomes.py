@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.core.index_document import IndexPage
 from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.ports import FetchedPage, Transaction, ViewRow
@@ -67,14 +68,16 @@ def shown(page: IndexPage, fetched: FetchedPage, *, upstream: str, now_ms: int, 
             checked_ms=now_ms,
             opened_origins=fetched.opened_origins,
         )
-        seen = known.first_seen
+        seen, sights = known.first_seen, known.sights
         new = {name: file.sha256 for name, file in page.files.items() if name not in seen}
         await tables.views.put(_row_of(known.project, view, raw, upstream))
         if new:
-            await tables.ledger.see_first(known.project, new, now_ms)
+            sight = Sight(now_ms, None if known.view is None or known.view.rebuilt else known.view.checked_ms)
+            await tables.ledger.see_first(known.project, new, now_ms, sight.lacked_ms)
+            seen, sights = {**seen, **new}, {**sights, **dict.fromkeys(new, sight)}
         await tables.ledger.own_view(known.project, upstream, page.serial, view.root, now_ms)
         floor = max((one for one in (known.serial_floor, page.serial) if one is not None), default=None)
-        return replace(known, view=view, first_seen={**seen, **new} if new else seen, serial_floor=floor)
+        return replace(known, view=view, first_seen=seen, sights=sights, serial_floor=floor)
 
     return change
 

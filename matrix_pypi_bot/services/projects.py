@@ -25,6 +25,7 @@ from matrix_pypi_bot.wire.names import ProjectName
 log = logging.getLogger(__name__)
 
 MAX_HELD_BYTES: Final = 192 << 20
+MAX_DUE: Final = 100_000  # projects of which is remembered when time changes an answer; of others frontends learn when they ask again
 MAX_BLANKS: Final = 1_000  # names of which nothing is known must not push out those of which something is
 _BYTES_PER_PROJECT: Final = 8_000
 _BYTES_PER_FILE: Final = 2_000  # a parsed entry, its decision and its digests
@@ -56,15 +57,18 @@ class Projects:
         self._base_url = base_url
         self._held: LRUCache[ProjectName, Known] = LRUCache(max_held_bytes, getsizeof=_cost)
         self._blank: LRUCache[ProjectName, Known] = LRUCache(MAX_BLANKS)
+        self._due: dict[ProjectName, int] = {}  # also of projects that are not in memory any more
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
         self._in_doubt = False
 
     async def start(self) -> None:
         """Takes up the change stream where it was left. Raises StoreAway."""
+        now_ms = self._clock.now_ms()
         async with self._store.transaction() as tables:
-            self.since = await tables.views.rules_since(self._rules(), self._clock.now_ms())
+            self.since = await tables.views.rules_since(self._rules(now_ms), now_ms)
             self.seq = max(self.since, (await tables.views.change_bounds())[1])
+        self._due.update(self.rulebook.house.turns(now_ms))
 
     def page_url(self, project: ProjectName) -> str:
         """The address of the project's page at upstream."""
@@ -97,7 +101,7 @@ class Projects:
                 async with self._store.transaction() as tables:
                     after = await change(tables, before)
                     if redecide:
-                        after = self.rulebook.finish(after)
+                        after = self._decided(after)
                     if redecide and against_told and not in_memory:
                         seq = await self._note_all(tables, after)
                     elif redecide:
@@ -110,6 +114,11 @@ class Projects:
                 self._announce(seq)
             return after
 
+    def due(self) -> list[ProjectName]:
+        """Projects about which time has changed an answer since it was decided, whether they are in memory or not."""
+        now_ms = self._clock.now_ms()
+        return [project for project, due_ms in self._due.items() if due_ms <= now_ms]
+
     async def redecide(self, project: ProjectName) -> Known:
         """Decides anew, by every statement there is now and whoever is believed now, and announces the difference. Raises StoreAway."""
         async with self._lock:
@@ -117,10 +126,10 @@ class Projects:
             try:
                 async with self._store.transaction() as tables:
                     if before is not None:
-                        after = self.rulebook.finish(await self.with_claims(tables, before))
+                        after = self._decided(await self.with_claims(tables, before))
                         seq = await self._note_change(tables, before, after)
                     else:
-                        after = self.rulebook.finish(await self._read_from(tables, project))
+                        after = self._decided(await self._read_from(tables, project))
                         seq = await self._note_all(tables, after)
             except BaseException:
                 self._doubt(project)
@@ -147,14 +156,20 @@ class Projects:
             except TimeoutError:
                 pass
 
-    def _rules(self) -> str:
+    def _rules(self, now_ms: int) -> str:
         """What else than pages and statements decides, as one text: the program, the operator's policy, the index asked."""
-        return f"{__version__} {self.rulebook.fingerprint} {self.upstream}"
+        return f"{__version__} {self.rulebook.fingerprint} {self.rulebook.house.ended(now_ms)} {self.upstream}"
+
+    def _decided(self, known: Known, at_ms: int | None = None) -> Known:
+        finished = self.rulebook.finish(replace(known, at_ms=self._clock.now_ms() if at_ms is None else at_ms))
+        return replace(finished, redecide_at_ms=self.rulebook.turns_at(finished))
 
     async def _loaded(self, project: ProjectName) -> Known:
         held = self.held(project)
         if held is None:
-            held = self.rulebook.finish(await self._read(project))
+            # What frontends were told before time changed it is what has to be taken back: so as of that moment.
+            at_ms = min(self._clock.now_ms(), self._due.get(project, self._clock.now_ms() + 1) - 1)
+            held = self._decided(await self._read(project), at_ms)
             self._keep(held)
             if self._in_doubt:
                 await self._announce_unheard()
@@ -186,6 +201,7 @@ class Projects:
             project=project,
             accepted=await tables.ledger.accepted(project),
             first_seen=await tables.ledger.first_seen(project),
+            sights=await tables.ledger.sights(project) if self.rulebook.house.cooldown.seconds else {},
             orders=orders_of(await tables.ledger.overrides(project)),
             serial_floor=await tables.ledger.serial_floor(project, self.upstream),
         )
@@ -225,6 +241,10 @@ class Projects:
     def _keep(self, known: Known) -> None:
         shelf, other = (self._blank, self._held) if known.is_blank else (self._held, self._blank)
         other.pop(known.project, None)
+        if known.redecide_at_ms is None:
+            self._due.pop(known.project, None)
+        elif known.project in self._due or len(self._due) < MAX_DUE:
+            self._due[known.project] = known.redecide_at_ms
         try:
             shelf[known.project] = known
         except ValueError:  # larger than all the room there is: read again each time

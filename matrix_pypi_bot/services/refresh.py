@@ -14,12 +14,12 @@ from typing import Final
 
 from cachetools import LRUCache
 
-from matrix_pypi_bot.core.decide import Rule
 from matrix_pypi_bot.core.index_document import InvalidPage
 from matrix_pypi_bot.ports import Absent, Away, Clock, FetchedPage, Index, NotModified, Wrong
 from matrix_pypi_bot.services.breaker import Breaker
 from matrix_pypi_bot.services.flights import Flights
 from matrix_pypi_bot.services.known import Known, View
+from matrix_pypi_bot.services.news import report_news
 from matrix_pypi_bot.services.origins import origins_of_files
 from matrix_pypi_bot.services.outcomes import checked, gone, is_no_news, shown, still_so, why_wrong
 from matrix_pypi_bot.services.projects import Projects
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS: Final = 10_000
 MAX_USED: Final = 10_000
+DURABLE_MS: Final = (
+    3_600_000  # that a page is still right is written down so often: what it lacks is no older (see `Sight`)
+)
 FORCED_APART_MS: Final = 5_000  # a client's `no-cache` is heard at most so often for one project
 PATIENCE_SECONDS: Final = 0.8  # a held page is answered after so long, whatever upstream is up to
 
@@ -85,8 +88,10 @@ class Refresher:
         """What is known of the project, its view as fresh as it can be had in time; it always has one.
 
         `refresh` asks upstream now, past every cache, if nobody did within five seconds. Raises Problem: NOT_FOUND, UPSTREAM_AWAY or
-        UPSTREAM_WRONG when there is no page at all; StoreAway.
+        UPSTREAM_WRONG when there is no page at all; REFUSED, without asking anybody, when policy refuses the project; StoreAway.
         """
+        if (forbidden := await self._forbidden(project)) is not None:
+            raise Problem(f"{project}: {forbidden}", code=ProblemCode.REFUSED)
         now_ms = self._clock.now_ms()
         self.used[project] = now_ms
         attempt = self._attempts.get(project)
@@ -106,8 +111,13 @@ class Refresher:
     async def read_again(self, project: ProjectName) -> None:
         """Asks upstream, unless a failure is too fresh, without counting the project as asked for. Raises StoreAway."""
         attempt = self._attempts.get(project)
-        if attempt is None or self._clock.now_ms() >= attempt.until_ms:
+        due = attempt is None or self._clock.now_ms() >= attempt.until_ms
+        if due and await self._forbidden(project) is None:
             await self._fly(project, no_cache=False)
+
+    def asked_ms(self, project: ProjectName) -> int:
+        """When upstream was last asked about the project; 0 when nobody remembers."""
+        return self._attempts[project].begun_ms if project in self._attempts else 0
 
     async def exists(self, project: ProjectName) -> bool:
         """Whether upstream has the project, or had it when it was last heard of. Raises Problem when nobody can tell.
@@ -142,6 +152,9 @@ class Refresher:
     async def stop(self) -> None:
         """Nobody is asked any more."""
         await self._flights.stop()
+
+    async def _forbidden(self, project: ProjectName) -> str | None:
+        return self._projects.rulebook.house.forbidden(await self._projects.load(project))
 
     def _is_due(self, view: View | None, attempt: _Attempt | None, now_ms: int) -> bool:
         if attempt is not None and now_ms < attempt.until_ms:
@@ -237,13 +250,15 @@ class Refresher:
         upstream, now_ms = self._projects.upstream, self._clock.now_ms()
         change = shown(page, fetched, upstream=upstream, now_ms=now_ms, keep_removed=keep)
         after = await self._projects.revise(known.project, change)
-        _report(known, after)
+        report_news(known, after)
         return None
 
     async def _confirm(self, known: Known) -> None:
         """The page is the one we have."""
-        now_ms = self._clock.now_ms()
-        if known.view is not None and known.view.state == "live":
+        now_ms, view = self._clock.now_ms(), known.view
+        if view is not None and view.state == "live" and now_ms // DURABLE_MS > view.checked_ms // DURABLE_MS:
+            await self._projects.revise(known.project, checked("live", now_ms=now_ms), redecide=False)
+        elif view is not None and view.state == "live":
             await self._projects.touch(known.project, lambda known: still_so(known, now_ms))
         else:
             await self._projects.revise(known.project, checked("live", now_ms=now_ms))
@@ -283,19 +298,3 @@ def _problem(project: ProjectName, attempt: _Attempt | None) -> Problem:
     if attempt is None or attempt.code is None:
         return Problem(f"{project}: upstream was not asked in time", code=ProblemCode.UPSTREAM_AWAY)
     return Problem(f"{project}: {attempt.detail}", code=attempt.code)
-
-
-def _report(before: Known, after: Known) -> None:
-    """What of a new page an operator should hear of."""
-    assert after.view is not None, "a page was shown"
-    assert after.finished is not None, "a view is always finished"
-    if dropped := after.view.page.dropped:
-        log.info("page entries dropped", extra={"project": after.project, "dropped": str(dict(dropped))})
-    for file in after.view.page.conflicted:
-        log.warning("file listed with two digests alarm", extra={"project": after.project, "file": file})
-    old = before.finished.decisions if before.finished is not None else {}
-    for file, decision in after.finished.decisions.items():
-        if decision.rule == Rule.R3 and (file not in old or old[file].rule != Rule.R3):
-            log.warning(
-                "digest changed alarm", extra={"project": after.project, "file": file, "reason": decision.reason}
-            )

@@ -9,14 +9,16 @@ from typing import Final
 import msgspec
 
 from matrix_pypi_bot.core.annotate import annotate
+from matrix_pypi_bot.core.cooldown import Cooldown, Cooling
 from matrix_pypi_bot.core.decide import Rule, Ruling, decide
 from matrix_pypi_bot.core.evidence import Absence, Evidence, Level, Live, Terms, Upstream
 from matrix_pypi_bot.core.index_file import IndexFile
-from matrix_pypi_bot.core.policy import Denial, DenyList
+from matrix_pypi_bot.core.policy import Denial, NameRules
 from matrix_pypi_bot.core.standing import Standing, alone
 from matrix_pypi_bot.core.statement_page import attested_files, entry_of
 from matrix_pypi_bot.core.witnesses import NOBODY, Witnesses, combined, weigh
 from matrix_pypi_bot.ports import Accepted
+from matrix_pypi_bot.services.house_rules import HouseRules
 from matrix_pypi_bot.services.known import Finished, Known, View
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from matrix_pypi_bot.wire.messages import FileDecision
@@ -25,20 +27,27 @@ from matrix_pypi_bot.wire.names import FileName
 GONE_REVISION: Final = "gone"  # of a project that has no page any more
 _DIGITS: Final = 12  # of a digest in a reason: enough to compare by eye
 
-_Class = tuple[object, bool | None, bool | None]
+_Class = tuple[object, bool | None, bool | None, Cooling | None]
 
 
 class Rulebook:
-    """The operator's policy, applied to everything known of a project. `standing()` tells who is believed now."""
+    """The operator's policy, applied to everything known of a project. `fingerprint` is another one for any other policy;
+    `standing()` tells who is believed now.
+    """
 
     def __init__(
-        self, terms: Terms, denials: Sequence[Denial] = (), *, standing: Callable[[], Standing] = alone
+        self,
+        terms: Terms,
+        denials: Sequence[Denial] = (),
+        *,
+        names: NameRules | None = None,
+        cooldown: Cooldown | None = None,
+        standing: Callable[[], Standing] = alone,
     ) -> None:
         self.terms = terms
-        self.fingerprint = sha256_of(msgspec.json.encode((terms, tuple(denials))))
+        self.house = HouseRules(denials, names or NameRules(), cooldown or Cooldown())
+        self.fingerprint = sha256_of(msgspec.json.encode((terms, self.house.spelled)))
         self.standing = standing
-        self._denials = DenyList(denials)
-        self._any_denials = bool(denials)
 
     def finish(self, known: Known) -> Known:
         """`known` with every file decided and its page finished; without a view there is nothing to finish."""
@@ -62,8 +71,21 @@ class Rulebook:
 
     def refused_project(self, known: Known) -> FileDecision | None:
         """Why the whole project is refused, None when it is not."""
-        detail = self._denied(known, None, ())
+        detail = self.house.denied(known, None, ())
         return None if detail is None else decide(Evidence(upstream=Absence.DOWN, denied=True), self.terms).told(detail)
+
+    def turns_at(self, known: Known) -> int | None:
+        """The first moment after `known.at_ms` at which time alone may change an answer about the project, None when there is none."""
+        ends = self.house.ends(known)
+        finished, view = known.finished, known.view
+        if self.house.cooldown.seconds and finished is not None and view is not None:
+            waiting = [name for name, decision in finished.decisions.items() if decision.rule == Rule.R7]
+            witnesses = self.witnesses(known) if waiting else {}
+            for name in waiting:
+                attested = None if name in view.page.files else finished.files[name]
+                cooling = self.house.cooling(known, name, witnesses.get(name, NOBODY), attested=attested)
+                ends += [] if cooling is None else [cooling.ends_ms]
+        return min(ends, default=None)
 
     def decide_unlisted(self, known: Known, file: FileName) -> FileDecision | None:
         """The decision on a file that the page does not list; None when nobody here ever heard of it."""
@@ -100,7 +122,7 @@ class Rulebook:
         accepted = remembered.sha256 if remembered is not None else None
         named = attested.sha256 if attested is not None else listed.sha256 if listed is not None else None
         digests = [one for one in (named, accepted) if one is not None]
-        detail = self._denied(known, file, digests)
+        detail = self.house.denied(known, file, digests)
         if detail is None and witnesses.withdrawn:
             detail = "withdrawn by its maintainer"
         upstream = Absence.DOWN if attested is not None else _upstream_of(view, listed)
@@ -119,6 +141,7 @@ class Rulebook:
                 first_seen=known.first_seen.get(file),
                 attested=voices,
                 provenance=combined(None, provenance),
+                cooling=self.house.cooling(known, file, witnesses, attested=attested) is not None,
                 denied=detail is not None,
             ),
             detail,
@@ -145,15 +168,15 @@ class Rulebook:
         decisions: dict[FileName, FileDecision] = {}
         files = dict(view.page.files)
         classes: dict[_Class, tuple[FileDecision, bool]] = {}
-        may_be_denied = self._any_denials or known.orders.project is not None or bool(known.orders.files)
+        may_be_denied, watch = self.house.concerns(known), self.house.watch(known, view)
         for name, file in view.page.files.items():
             if (told := witnesses.get(name)) is not None:
                 decisions[name], files[name] = self._decide_attested(known, name, file, told)
                 continue
             digest, accepted, first = file.sha256, lasting.get(name), first_seen.get(name)
             same = None if accepted is None else accepted.sha256 == digest
-            denied = self._denied(known, name, _digests(file, accepted)) if may_be_denied else None
-            key = (denied, same, None if first is None else first == digest)
+            denied = self.house.denied(known, name, _digests(file, accepted)) if may_be_denied else None
+            key = (denied, same, None if first is None else first == digest, None if watch is None else watch(file))
             found = classes.get(key)
             if found is None:
                 found = classes[key] = self._decide_class(known, name)
@@ -193,7 +216,8 @@ class Rulebook:
             told = witnesses[name]
             evidence, detail = self.evidence(known, name, told, attested=entry)
             ruling = decide(evidence, self.terms)
-            decisions[name] = ruling.told(detail or _voices_told(ruling, told, standing))
+            until = self.house.until(ruling, known, name, told, attested=entry)
+            decisions[name] = ruling.told(detail or until or _voices_told(ruling, told, standing))
             files[name] = entry if evidence.accepted is None else _as_remembered(entry, known.lasting().get(name))
 
     def _decide_attested(
@@ -203,7 +227,8 @@ class Rulebook:
         ruling = decide(evidence, self.terms)
         if ruling.rule is Rule.R3:
             return self._told_changed(known, name, file), file
-        decision = ruling.told(detail or _voices_told(ruling, witnesses, self.standing()))
+        until = self.house.until(ruling, known, name)
+        decision = ruling.told(detail or until or _voices_told(ruling, witnesses, self.standing()))
         if ruling.sha256 is None or ruling.sha256 == file.sha256:
             return decision, file
         accepted = known.lasting().get(name)
@@ -215,7 +240,8 @@ class Rulebook:
         """The decision, and whether the digest to serve is the remembered one instead of the page's."""
         evidence, detail = self.evidence(known, file, witnesses)
         ruling = decide(evidence, self.terms)
-        return ruling.told(detail or ""), ruling.serves and not isinstance(evidence.upstream, Live)
+        told = ruling.told(detail or self.house.until(ruling, known, file))
+        return told, ruling.serves and not isinstance(evidence.upstream, Live)
 
     def _told_changed(self, known: Known, name: FileName, file: IndexFile) -> FileDecision:
         evidence, _ = self.evidence(known, name)
@@ -224,15 +250,8 @@ class Rulebook:
         return ruling.told(f"{before[:_DIGITS]} before, {file.sha256[:_DIGITS]} now")
 
     def _told(self, known: Known, file: FileName, evidence: Evidence, detail: str = "") -> FileDecision:
-        denied = self._denied(known, file, [evidence.accepted] if evidence.accepted else [])
+        denied = self.house.denied(known, file, [evidence.accepted] if evidence.accepted else [])
         return decide(replace(evidence, denied=denied is not None), self.terms).told(denied or detail)
-
-    def _denied(self, known: Known, file: FileName | None, digests: Sequence[Sha256]) -> str | None:
-        """Why the file (None: the project) is denied by policy or by an operator; None when it is not."""
-        if self._any_denials and (denial := self._denials.match(known.project, file, digests)) is not None:
-            return denial.reason or "deny list"
-        order = known.orders.project if file is None else known.orders.quarantine(file)
-        return None if order is None else f"quarantined by an operator: {order.reason}"
 
 
 def _voices_told(ruling: Ruling, witnesses: Witnesses, standing: Standing) -> str:

@@ -44,7 +44,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     `sha256` and `size` name the digest chosen (size None when nobody told it). `urls` are the upstream addresses of the file,
     best first; `opened_origins` those `scheme://host:port` that the operator's own configuration opens although they are http or
     private. `core_metadata_sha256` is the digest of `<file>.metadata`, None when none is advertised. `path` is the file's path here;
-    `seq` the position in the change stream at which all this was true.
+    `seq` the position in the change stream at which all this was true; `project_status` what upstream says of the project (PEP 792).
     """
 
     action: Action
@@ -64,6 +64,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     attested_by: tuple[str, ...] = ()
     view_age_seconds: float = 0.0
     seq: int = 0
+    project_status: str = "active"
 
     @property
     def serves(self) -> bool:
@@ -100,7 +101,15 @@ class PageFile(
     core_metadata: bool | dict[str, str] | None = msgspec.field(name="core-metadata", default=None)
 
 
-class ProjectDocument(msgspec.Struct, frozen=True, kw_only=True, rename={"view": "_view"}):
+class ProjectStatus(msgspec.Struct, frozen=True):
+    """What upstream says of the project as a whole (PEP 792)."""
+
+    status: str = "active"
+
+
+class ProjectDocument(
+    msgspec.Struct, frozen=True, kw_only=True, rename={"view": "_view", "project_status": "project-status"}
+):
     """The part of `GET /internal/v1/projects/<name>` that the frontend itself reads: a finished PEP 691 page.
 
     The body is the page as installers get it (`url` relative to it, refused files yanked with their reason, cooldown files left out),
@@ -110,6 +119,7 @@ class ProjectDocument(msgspec.Struct, frozen=True, kw_only=True, rename={"view":
     name: str
     view: PageState
     files: tuple[PageFile, ...]
+    project_status: ProjectStatus = ProjectStatus()
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,9 @@ from mautrix.util.async_db import Database, UpgradeTable
 
 from matrix_pypi_bot.adapters.database import ledger, log
 from matrix_pypi_bot.adapters.database.engine import OWNER, DatabaseStore, open_store
+from matrix_pypi_bot.adapters.database.packing import pack
 from matrix_pypi_bot.adapters.database.upgrade import v00_first, v01_rules
+from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.ports import Accepted, EnvelopeRow, OverrideRow, Store, StoreAway, Transaction, ViewRow
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Change, Observed, Stored, encode
@@ -156,6 +158,15 @@ async def test_the_first_digest_ever_seen_is_never_replaced(store: Store) -> Non
         await tables.ledger.see_first(MXA, {WHEEL: B}, at_ms=3)
         assert await tables.ledger.first_seen(MXA) == {WHEEL: A, SDIST: C}
         assert await tables.ledger.first_seen(MXB) == {}
+
+
+async def test_when_a_file_was_first_seen_and_which_page_lacked_it_is_remembered(store: Store) -> None:
+    async with store.transaction() as tables:
+        await tables.ledger.see_first(MXA, {WHEEL: A}, at_ms=1)
+        await tables.ledger.see_first(MXA, {WHEEL: B, SDIST: C}, at_ms=3, lacked_ms=2)
+    async with store.transaction() as tables:
+        assert await tables.ledger.sights(MXA) == {WHEEL: Sight(1), SDIST: Sight(3, lacked_ms=2)}
+        assert await tables.ledger.sights(MXB) == {}
 
 
 async def test_a_page_of_six_thousand_files_is_noted_whole(store: Store) -> None:
@@ -371,6 +382,21 @@ async def test_reports_that_wait_are_taken_along_from_an_older_database(url: str
         assert await tables.views.reports(MXA) == [stored(SDIST), stored()]
         await tables.views.settled(stored())
         assert await tables.views.reports(MXA) == [stored(SDIST)]
+
+
+async def test_first_digests_of_an_older_database_are_of_files_that_no_page_is_known_to_have_lacked(url: str) -> None:
+    older = UpgradeTable()
+    older.register(v00_first.create, description="first schema")
+    database = Database.create(url, upgrade_table=older, owner_name=OWNER)
+    await database.start()
+    await database.execute(
+        "INSERT INTO first_digest (project, at_ms, digests) VALUES ($1, $2, $3)", MXA, 1, await pack(encode({WHEEL: A}))
+    )
+    await database.stop()
+    async with open_store(url) as store, store.transaction() as tables:
+        assert await tables.ledger.sights(MXA) == {WHEEL: Sight(1)}
+        await tables.ledger.see_first(MXA, {SDIST: B}, at_ms=3, lacked_ms=2)
+        assert await tables.ledger.sights(MXA) == {WHEEL: Sight(1), SDIST: Sight(3, lacked_ms=2)}
 
 
 COLUMNS = {

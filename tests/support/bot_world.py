@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from matrix_pypi_bot.adapters.database.engine import open_store
+from matrix_pypi_bot.core.cooldown import Cooldown
 from matrix_pypi_bot.core.evidence import Mode, Terms
-from matrix_pypi_bot.core.policy import Denial
+from matrix_pypi_bot.core.policy import Denial, NameRules
 from matrix_pypi_bot.core.signers import MIRROR, WATCHER, PinnedKey, SigningKey
 from matrix_pypi_bot.ports import Absent, Away, FetchedPage, NotModified, Store, Wrong
 from matrix_pypi_bot.services.answers import Answers
@@ -162,6 +163,8 @@ class World:
         clock: ManualClock,
         *,
         denials: Sequence[Denial] = (),
+        names: NameRules | None = None,
+        cooldown: Cooldown | None = None,
         keep_removed: bool = False,
         attests: bool = True,
         upstream: str = f"pypi {BASE_URL}",
@@ -174,7 +177,9 @@ class World:
         self.projects = Projects(
             store=store,
             clock=clock,
-            rulebook=Rulebook(Terms(mode=Mode.ACKED, keep_removed=keep_removed), denials),
+            rulebook=Rulebook(
+                Terms(mode=Mode.ACKED, keep_removed=keep_removed), denials, names=names, cooldown=cooldown
+            ),
             upstream=upstream,
             base_url=BASE_URL,
             max_held_bytes=max_held_bytes,

@@ -11,6 +11,7 @@ import msgspec
 from matrix_pypi_bot.adapters.database.dialect import Connection, Scheme
 from matrix_pypi_bot.adapters.database.packing import pack, unpack
 from matrix_pypi_bot.core.claims import Claim, Facts
+from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.ports import Accepted, EnvelopeRow, OverrideRow, VerdictRow
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Observed
@@ -39,7 +40,7 @@ SCHEMA: Final = (
         n {identity}, project {name} NOT NULL, file {name} NOT NULL, sha256 TEXT NOT NULL, size BIGINT,
         at_ms BIGINT NOT NULL, cause TEXT NOT NULL, serial BIGINT)""",
     "CREATE INDEX own_digest_of_project ON own_digest (project, n)",
-    # One row a page and not one a file: a page names up to thousands. `digests` is packed JSON {{file: sha256}}.
+    # One row a page and not one a file: a page names up to thousands. `digests` is packed JSON {{file: sha256}}. v08 adds `lacked_ms`.
     "CREATE TABLE first_digest (n {identity}, project {name} NOT NULL, at_ms BIGINT NOT NULL, digests {blob} NOT NULL)",
     "CREATE INDEX first_digest_of_project ON first_digest (project, n)",
     """CREATE TABLE own_view (
@@ -267,13 +268,25 @@ class LedgerTables:
             seen.update(msgspec.json.decode(await unpack(row["digests"]), type=dict[FileName, Sha256]))
         return seen
 
-    async def see_first(self, project: ProjectName, files: dict[FileName, Sha256], at_ms: int) -> None:
+    async def sights(self, project: ProjectName) -> dict[FileName, Sight]:
+        rows = await self._db.fetch(
+            "SELECT at_ms, lacked_ms, digests FROM first_digest WHERE project = $1 ORDER BY n DESC", project
+        )
+        sights: dict[FileName, Sight] = {}
+        for row in rows:  # as above
+            files = msgspec.json.decode(await unpack(row["digests"]), type=dict[FileName, Sha256])
+            sights.update(dict.fromkeys(files, Sight(row["at_ms"], row["lacked_ms"])))
+        return sights
+
+    async def see_first(
+        self, project: ProjectName, files: dict[FileName, Sha256], at_ms: int, lacked_ms: int | None = None
+    ) -> None:
         known = await self.first_seen(project)
         new = {file: sha256 for file, sha256 in files.items() if file not in known} if known else files
         if new:
             await self._db.execute(
-                "INSERT INTO first_digest (project, at_ms, digests) VALUES ($1, $2, $3)",
-                project, at_ms, await pack(msgspec.json.encode(new)),
+                "INSERT INTO first_digest (project, at_ms, lacked_ms, digests) VALUES ($1, $2, $3, $4)",
+                project, at_ms, lacked_ms, await pack(msgspec.json.encode(new)),
             )  # fmt: skip
 
     async def own_view(self, project: ProjectName, upstream: str, serial: int | None, root: Sha256, at_ms: int) -> None:

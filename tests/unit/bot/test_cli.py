@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -265,6 +266,20 @@ def test_a_configuration_is_right_when_all_its_secrets_are_there(bot_config: Pat
     assert "keys new-org" in before.output
     assert "registration" in between.output
     assert "@pypi:example.org for the organisation example" in after.output
+
+
+def test_what_policy_is_in_force_is_told_and_what_of_it_has_ended(bot_config: Path) -> None:
+    run("keys", "new-org", "-c", bot_config)
+    run("registration", "-c", bot_config, "-o", bot_config.parent / "registration.yaml")
+    entries = "[{project: a, reason: r, until: 2020-01-01}, {project: b, reason: r, until: 2999-01-01}]"
+    policy = f'policy:\n  reserved: ["Acme_*"]\n  cooldown_seconds: 60\n  deny: {entries}\n'
+    text = re.sub(r"(?m)^policy:\n(  .*\n|\n)*", "", bot_config.read_text())
+    bot_config.write_text(text + policy)
+    told = run("check-config", "-c", bot_config)
+    assert "policy      cooldown 60 s, 2 denied, reserved: acme-*, deny[0] (a) has ended and can go\n" in told.output
+    bot_config.write_text(text + policy.replace("2999-01-01", "some day"))
+    wrong = run("check-config", "-c", bot_config)
+    assert (wrong.exit_code, "policy.deny[1].until: expected a date such as 2026-12-31" in wrong.output) == (3, True)
 
 
 def test_the_frontends_configuration_is_right_when_its_token_is_there(tmp_path: Path) -> None:

@@ -9,8 +9,12 @@ from pypi_simple import PYPI_SIMPLE_ENDPOINT  # up here: urllib3 tries a socket 
 
 from index_frontend import config as frontend_config
 from matrix_pypi_bot import config
-from matrix_pypi_bot.config import DeniedFile, HomeserverSettings, IndexSettings, Settings
+from matrix_pypi_bot.config import HomeserverSettings, IndexSettings, Settings
+from matrix_pypi_bot.core.cooldown import Exemption
+from matrix_pypi_bot.core.policy import Denial, Versions
+from matrix_pypi_bot.policy_settings import DeniedFile
 from matrix_pypi_bot.process.settings import ConfigurationProblem
+from matrix_pypi_bot.wire.names import ProjectName
 from tests.support.settings import keys_in_example, keys_of
 
 MINIMAL = """\
@@ -88,6 +92,24 @@ def test_denied_files_are_normalised(tmp_path: Path) -> None:
     assert [(one.project_name, one.file_name) for one in found] == [("evil-project", None), ("a", "a-1.tar.gz")]
 
 
+def test_policies_are_read_as_they_are_decided_by(tmp_path: Path) -> None:
+    policy = load(
+        tmp_path,
+        MATRIX_PYPI__POLICY__DENY="[{project: A_b, versions: '<2, >=1', until: 2025-12-31, reason: bad}]",
+        MATRIX_PYPI__POLICY__COOLDOWN_EXEMPT="[{project: A_b, versions: '==3', until: '2026-01-01T01:00:00+01:00', reason: good}]",
+        MATRIX_PYPI__POLICY__RESERVED="[Acme_*, Own.Name]",
+        MATRIX_PYPI__POLICY__ALLOW_ONLY="['*-stubs']",
+    ).policy
+    start_of_2026_ms, project = 1_767_225_600_000, ProjectName("a-b")
+    assert policy.deny[0].denial() == Denial(
+        project=project, versions=Versions("<2,>=1"), until_ms=start_of_2026_ms, reason="bad"
+    )
+    assert policy.cooldown_exempt[0].exemption() == Exemption(
+        project=project, versions=Versions("==3"), until_ms=start_of_2026_ms, reason="good"
+    )
+    assert (policy.reserved, policy.allow_only) == (("acme-*", "own-name"), ("*-stubs",))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
@@ -106,6 +128,14 @@ def test_denied_files_are_normalised(tmp_path: Path) -> None:
         ("POLICY__DENY", "[{project: a, file: ../a.whl, reason: x}]", "is not a safe file name"),
         ("POLICY__DENY", "[{project: a, sha256: ABC, reason: x}]", "expected str matching regex"),
         ("POLICY__DENY", "[{project: a, reason: ''}]", "expected str of length >= 1"),
+        ("POLICY__DENY", "[{project: a, versions: '2.x', reason: x}]", "expected versions such as >=2,<2.3"),
+        ("POLICY__DENY", "[{project: a, until: 2026-02-30, reason: x}]", "expected a date such as 2026-12-31"),
+        ("POLICY__DENY", "[{project: a, until: '2026-01-01T00:00:00', reason: x}]", "or a time such as"),
+        ("POLICY__COOLDOWN_EXEMPT", "[{project: a}]", "the key reason is missing"),
+        ("POLICY__COOLDOWN_EXEMPT", "[{project: a b, reason: x}]", "is not a project name"),
+        ("POLICY__RESERVED", "['*']", "a pattern that every project matches"),
+        ("POLICY__RESERVED", "['a b']", "is not a project name"),
+        ("POLICY__ALLOW_ONLY", "['a?*']", "or a pattern such as acme-*"),
         ("INDEX__FRESH_SECONDS", "-1", "expected float >= 0.0"),
         ("INDEX__URL", "https://user:password@index.example/", "secrets do not belong"),
     ],

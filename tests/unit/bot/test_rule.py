@@ -4,31 +4,59 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from matrix_pypi_bot.core.claims import Claim
+from matrix_pypi_bot.core.cooldown import Cooldown, Exemption, Sight
 from matrix_pypi_bot.core.decide import decide
+from matrix_pypi_bot.core.envelope import StatementId
 from matrix_pypi_bot.core.evidence import Terms
 from matrix_pypi_bot.core.index_document import IndexPage
 from matrix_pypi_bot.core.index_file import IndexFile
-from matrix_pypi_bot.core.policy import Denial
+from matrix_pypi_bot.core.instants import Instant
+from matrix_pypi_bot.core.keyring import Keyring, PinnedOrg
+from matrix_pypi_bot.core.policy import Denial, NameRules, Versions
+from matrix_pypi_bot.core.signers import MIRROR, WATCHER, PinnedKey
+from matrix_pypi_bot.core.standing import Standing
 from matrix_pypi_bot.ports import Accepted, OverrideRow, ViewRow
 from matrix_pypi_bot.services.known import Known, View, orders_of
 from matrix_pypi_bot.services.origins import origins_of_files
 from matrix_pypi_bot.services.rule import Rulebook
-from matrix_pypi_bot.services.stored_page import empty_page, read_page, view_of, with_removed
+from matrix_pypi_bot.services.stored_page import empty_page, read_page, rebuilt_view, view_of, with_removed
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.names import FileName, ProjectName
+from tests.support.bot_world import KEY
 
 MXA = ProjectName("mxa")
 FILES = [FileName(f"mxa-{number}.0-py3-none-any.whl") for number in range(4)]
 DIGESTS = [Sha256(digit * 64) for digit in "abc"]
 digests = st.sampled_from(DIGESTS)
+NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+moments = st.integers(NOW_MS - 10_000_000, NOW_MS + 10_000_000)
+upload_times = st.none() | moments.map(lambda ms: str(Instant.of_ms(ms))) | st.just("2026-02-31T00:00:00Z")
+sights = st.builds(Sight, moments, st.none() | moments)
+cooldowns = st.builds(
+    Cooldown,
+    seconds=st.sampled_from([0, 3_600]),
+    exemptions=st.lists(
+        st.builds(
+            Exemption,
+            project=st.just(MXA),
+            reason=st.just("good"),
+            versions=st.sampled_from([None, Versions.parse("<2")]),
+            until_ms=st.none() | moments,
+        ),
+        max_size=2,
+    ).map(tuple),
+)
 
 
-def entry(name: FileName, sha256: Sha256) -> IndexFile:
+def entry(name: FileName, sha256: Sha256, upload_time: str | None = None) -> IndexFile:
     """A file as a page lists it."""
     return IndexFile(
         name=name,
@@ -38,7 +66,7 @@ def entry(name: FileName, sha256: Sha256) -> IndexFile:
         requires_python=None,
         yanked=False,
         core_metadata=False,
-        upload_time=None,
+        upload_time=upload_time,
         provenance=None,
         extras={},
     )
@@ -54,12 +82,12 @@ def order(action: str, file: FileName | None, sha256: Sha256 | None, at_ms: int)
 @st.composite
 def knowledge(draw: st.DrawFn) -> Known:
     """Anything that may be known of a project with up to four files."""
-    listed = draw(st.dictionaries(st.sampled_from(FILES), digests))
+    listed = draw(st.dictionaries(st.sampled_from(FILES), st.tuples(digests, upload_times)))
     status = draw(st.sampled_from(["active", "quarantined"]))
     page: IndexPage = empty_page(MXA)
     page = IndexPage(
         project=MXA,
-        files={name: entry(name, sha256) for name, sha256 in listed.items()},
+        files={name: entry(name, *told) for name, told in listed.items()},
         conflicted={},
         dropped={},
         status=status,  # type: ignore[arg-type]
@@ -101,19 +129,30 @@ def knowledge(draw: st.DrawFn) -> Known:
             for file, sha256 in accepted.items()
         },
         first_seen=draw(st.dictionaries(st.sampled_from(FILES), digests)),
+        sights=draw(st.dictionaries(st.sampled_from(FILES), sights)),
+        at_ms=NOW_MS,
         orders=orders_of(orders),
     )
 
 
 denials = st.lists(
-    st.builds(Denial, file=st.sampled_from(FILES), reason=st.just("bad")) | st.builds(Denial, sha256=digests),
+    st.builds(Denial, file=st.sampled_from(FILES), reason=st.just("bad"))
+    | st.builds(Denial, sha256=digests)
+    | st.builds(
+        Denial,
+        project=st.just(MXA),
+        versions=st.sampled_from([None, Versions.parse(">=1,<3")]),
+        until_ms=st.none() | moments,
+    ),
     max_size=2,
 )
 
 
-@given(knowledge(), denials, st.booleans())
-def test_deciding_a_page_at_once_is_deciding_each_file(known: Known, denied: list[Denial], keep: bool) -> None:
-    rulebook = Rulebook(Terms(keep_removed=keep), denied)
+@given(knowledge(), denials, cooldowns, st.booleans())
+def test_deciding_a_page_at_once_is_deciding_each_file(
+    known: Known, denied: list[Denial], cooldown: Cooldown, keep: bool
+) -> None:
+    rulebook = Rulebook(Terms(keep_removed=keep), denied, cooldown=cooldown)
     finished = rulebook.finish(known).finished
     assert known.view is not None
     assert finished is not None
@@ -124,6 +163,22 @@ def test_deciding_a_page_at_once_is_deciding_each_file(known: Known, denied: lis
         assert (decision.action, decision.http, decision.rule) == (ruling.action, ruling.http, ruling.rule)
         if ruling.sha256 is not None:
             assert finished.files[name].sha256 == ruling.sha256
+
+
+@given(knowledge(), denials, cooldowns)
+def test_nothing_changes_by_time_alone_before_the_moment_that_is_told(
+    known: Known, denied: list[Denial], cooldown: Cooldown
+) -> None:
+    rulebook = Rulebook(Terms(), denied, cooldown=cooldown)
+
+    def at(ms: int) -> Known:
+        return rulebook.finish(dataclasses.replace(known, at_ms=ms))
+
+    turn = rulebook.turns_at(at(NOW_MS))
+    later = NOW_MS + 100_000_000 if turn is None else turn - 1
+    assert turn is None or turn > NOW_MS
+    assert at(later).finished == at(NOW_MS).finished
+    assert at((NOW_MS + later) // 2).finished == at(NOW_MS).finished
 
 
 @given(knowledge(), denials)
@@ -164,6 +219,63 @@ def test_removed_files_come_back_from_the_database_as_they_were(kept: list[tuple
 def test_upstream_cannot_speak_of_removed_files_itself() -> None:
     raw = b'{"meta": {"api-version": "1.4"}, "name": "mxa", "files": [], "_removed": [], "kept": 1}'
     assert read_page(raw, MXA, base_url="https://index.example/").extras == {"kept": 1}
+
+
+def test_any_other_policy_has_another_fingerprint() -> None:
+    until = 1_767_225_600_000
+    policies = [
+        Rulebook(Terms()),
+        Rulebook(Terms(keep_removed=True)),
+        Rulebook(Terms(), [Denial(project=MXA)]),
+        Rulebook(Terms(), [Denial(project=MXA, until_ms=until)]),
+        Rulebook(Terms(), [Denial(project=MXA, versions=Versions.parse("<2"))]),
+        Rulebook(Terms(), names=NameRules(reserved=("mxa",))),
+        Rulebook(Terms(), names=NameRules(allow_only=("mxa",))),
+        Rulebook(Terms(), cooldown=Cooldown(seconds=1)),
+        Rulebook(Terms(), cooldown=Cooldown(seconds=1, exemptions=(Exemption(project=MXA, reason="r"),))),
+        Rulebook(
+            Terms(), cooldown=Cooldown(seconds=1, exemptions=(Exemption(project=MXA, reason="r", until_ms=until),))
+        ),
+    ]
+    assert len({one.fingerprint for one in policies}) == len(policies)
+    assert [one.house.ended(until) - one.house.ended(until - 1) for one in policies] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 1]
+
+
+def test_offline_a_file_that_only_others_name_waits_too_and_no_longer_than_from_the_first_statement_on_it() -> None:
+    told = Instant.of_ms(NOW_MS - 1_800_000)
+    claim = Claim(
+        statement_id=StatementId("1" * 64),
+        kind="attestation",
+        file=FILES[1],
+        subject=DIGESTS[0],
+        org="orgb",
+        keyid=KEY.keyid,
+        index="pypi",
+        word="bytes",
+        received_ms=NOW_MS - 600_000,
+        upload_time=str(told),
+    )
+    keyring = SimpleNamespace(
+        keys={KEY.keyid: PinnedKey(public=KEY.public, org="orgb", roles=frozenset({MIRROR}))},
+        counts=lambda keyid, **_: True,
+    )
+    pinned = PinnedOrg(name="orgb", roots=(), threshold=1, roles=frozenset({MIRROR, WATCHER}))
+    standing = Standing(keyring=cast(Keyring, keyring), own="orga", pinned=(pinned,))
+    rulebook = Rulebook(Terms(), cooldown=Cooldown(seconds=3_600), standing=lambda: standing)
+
+    def decided(upload_time: str | None, at_ms: int = NOW_MS) -> tuple[Known, str, str]:
+        claims = (msgspec.structs.replace(claim, upload_time=upload_time),)
+        known = rulebook.finish(Known(project=MXA, view=rebuilt_view(MXA), claims=claims, at_ms=at_ms))
+        assert known.finished is not None
+        decision = known.finished.decisions[FILES[1]]
+        return known, decision.rule, decision.reason
+
+    known, rule, reason = decided(str(told))
+    assert (rule, reason) == ("R7", "matrix-pypi: R7 younger than the cooldown (until 2026-01-01T00:30:00Z)")
+    assert rulebook.turns_at(known) == NOW_MS + 1_800_000
+    assert decided(str(told), NOW_MS + 1_800_000)[1] == "R19"
+    known, rule, reason = decided(None)
+    assert (rule, "first seen" in reason, rulebook.turns_at(known)) == ("R7", True, NOW_MS + 3_000_000)
 
 
 def test_the_last_word_of_an_operator_counts() -> None:

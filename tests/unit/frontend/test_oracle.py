@@ -11,6 +11,7 @@ import pytest
 
 from index_frontend.oracle import BotAway, BotBroken, BotOracle, Patience
 from index_frontend.oracle.stream import FIRST_PAUSE_SECONDS
+from index_frontend.oracle.word import IDLE_SECONDS
 from matrix_pypi_bot.wire.messages import STREAM_SILENCE_SECONDS, Change, Decision, Observed, Stored
 from matrix_pypi_bot.wire.names import FilePath, ProjectName, parse_file_path
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
@@ -423,6 +424,23 @@ async def test_a_file_in_use_tells_the_bot_so_when_its_page_is_past_its_freshnes
     await world.beat()
     assert (await world.oracle.standing(WHEEL)).serves
     await until(lambda: world.bot.asked == [("page", "mxa")] * 2)
+
+
+async def test_of_a_project_that_nobody_asked_about_for_long_the_bots_answer_is_waited_for(world: World) -> None:
+    world.bot.publish("mxa", [ENTRY], revision="r1")
+    await world.oracle.page(MXA)
+    refusal = {"action": "refuse", "http": 403, "rule": "R2", "reason": "matrix-pypi: R2 quarantined"}
+    world.bot.publish("mxa", [ENTRY | {"_decision": refusal}], revision="r2")
+    world.clock.now += 60 + IDLE_SECONDS - 1
+    await world.beat()
+    assert (await world.oracle.standing(WHEEL)).serves, "in use: the bot itself looks after it"
+    await until(lambda: world.bot.asked == [("page", "mxa")] * 2)
+    world.bot.publish("mxa", [ENTRY], revision="r3")
+    await world.oracle.page(MXA, refresh=True)
+    world.bot.publish("mxa", [ENTRY | {"_decision": refusal}], revision="r4")
+    world.clock.now += 60 + IDLE_SECONDS
+    await world.beat()
+    assert (await world.oracle.standing(WHEEL)).rule == "R2"
 
 
 async def test_a_file_without_a_page_is_decided_once_for_all_who_ask(world: World) -> None:

@@ -47,6 +47,16 @@ def but(**changes: Any) -> Decision:
     return msgspec.structs.replace(SERVE, **changes)
 
 
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [("active", ""), ("archived", "archived"), ("deprecated", "deprecated"), ("quarantined", ""), ("x\r\n", "")],
+)
+def test_only_what_is_worth_telling_of_a_project_goes_with_its_files(told: str, status: str) -> None:
+    wanted = judge(but(project_status=told), metadata=False, max_file_bytes=5000)
+    assert isinstance(wanted, Wanted)
+    assert wanted.status == status
+
+
 def refused(**changes: Any) -> Decision:
     return but(**({"sha256": None, "size": None, "urls": ()} | changes))
 

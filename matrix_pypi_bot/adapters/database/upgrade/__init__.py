@@ -2,7 +2,14 @@
 
 from mautrix.util.async_db import UpgradeTable
 
-from matrix_pypi_bot.adapters.database.upgrade import v00_first, v01_rules, v02_reports, v03_log, v04_claims
+from matrix_pypi_bot.adapters.database.upgrade import (
+    v00_first,
+    v01_rules,
+    v02_reports,
+    v03_log,
+    v04_claims,
+    v08_policies,
+)
 
 UPGRADES = UpgradeTable()
 UPGRADES.register(v00_first.create, description="first schema")
@@ -10,3 +17,4 @@ UPGRADES.register(v01_rules.remember_rules, description="rules of the change str
 UPGRADES.register(v02_reports.keep_reports_that_differ, description="reports that differ are kept beside one another")
 UPGRADES.register(v03_log.build_the_tree, description="tree and checkpoints of the log")
 UPGRADES.register(v04_claims.keep_claims, description="what statements claim of files, and verdicts")
+UPGRADES.register(v08_policies.remember_what_was_lacked, description="how old a file can be at most")
