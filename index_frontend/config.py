@@ -25,6 +25,7 @@ from matrix_pypi_bot.process.settings import ConfigurationProblem, Section, load
 
 EXAMPLE: Final = Path(__file__).with_name("example-config.yaml")
 BOT_SECTIONS: Final = (
+    "announce",
     "homeserver",
     "appservice",
     "database",

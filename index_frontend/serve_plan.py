@@ -19,8 +19,9 @@ from matrix_pypi_bot.wire.problems import clean_line
 MAX_METADATA_BYTES: Final = 8 << 20
 """The longest METADATA that is fetched or taken out of a wheel. The largest known are under 1 MiB."""
 
-_METADATA: Final = ".metadata"
 _TOLD_STATUSES: Final = frozenset({"archived", "deprecated"})
+METADATA: Final = ".metadata"
+"""What the name of a file's metadata ends with; no file's name does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,9 @@ class Wanted:
     `name` is the file's, or `<file>.metadata`; `wheel` is then the digest of the wheel it can be taken out of. `opened_origins` are
     the `scheme://host:port` that may be asked although they are http or private. `cids` are those of the
     file, or of the wheel, as the bot told them, unchecked; `cids_are_ours`: this organisation found them itself when it hashed the
-    whole. `rule` is the decision's, e.g. `R8`; `status` what upstream says of the project, empty when that is nothing special.
+    whole. `peers` are the gateways of other organisations, as they announced them; `peer_origins` those of them that the operator
+    opened as above; `has_peers`: there may be some, and the bot tells them with the CIDs. `rule` is the decision's, e.g. `R8`; `status`
+    what upstream says of the project, empty when that is nothing special.
     """
 
     sha256: Sha256
@@ -42,6 +45,9 @@ class Wanted:
     max_bytes: int
     cids: tuple[str, ...] = ()
     cids_are_ours: bool = False
+    peers: tuple[str, ...] = ()
+    peer_origins: frozenset[str] = frozenset()
+    has_peers: bool = False
     rule: str = ""
     status: str = ""
     wheel: Sha256 | None = None
@@ -49,12 +55,12 @@ class Wanted:
     @property
     def is_metadata(self) -> bool:
         """Whether it is a file's metadata, not a file; no file's name ends so."""
-        return self.name.endswith(_METADATA)
+        return self.name.endswith(METADATA)
 
     @property
     def file(self) -> str:
         """The name of the file, also of one whose metadata is wanted."""
-        return self.name.removesuffix(_METADATA)
+        return self.name.removesuffix(METADATA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +121,13 @@ def judge(decision: Decision, *, metadata: bool, max_file_bytes: int) -> Wanted 
         urls=tuple(_metadata_url(url) for url in decision.urls) if metadata else decision.urls,
         opened_origins=frozenset(decision.opened_origins),
         project=ProjectName(decision.project),
-        name=f"{decision.file}{_METADATA}" if metadata else decision.file,
+        name=f"{decision.file}{METADATA}" if metadata else decision.file,
         max_bytes=min(max_file_bytes, MAX_METADATA_BYTES) if metadata else max_file_bytes,
         cids=decision.cids,
         cids_are_ours=bool(decision.attested_by),
+        peers=decision.peers,
+        peer_origins=frozenset(decision.peer_origins),
+        has_peers=decision.has_peers,
         rule=decision.rule,
         status=decision.project_status if decision.project_status in _TOLD_STATUSES else "",
         wheel=wheel,
@@ -151,4 +160,4 @@ def _line(text: str) -> str:
 
 def _metadata_url(url: str) -> str:
     """The address of `<file>.metadata` beside the file (PEP 658); a query or fragment stays behind."""
-    return url.partition("#")[0].partition("?")[0] + _METADATA
+    return url.partition("#")[0].partition("?")[0] + METADATA

@@ -15,6 +15,7 @@ from matrix_pypi_bot.adapters.matrix.side import MatrixSettings, MatrixSide
 from matrix_pypi_bot.api import Api, PublicApi, Services, Tokens, listen
 from matrix_pypi_bot.config import PolicySettings, Settings
 from matrix_pypi_bot.core.cooldown import Cooldown
+from matrix_pypi_bot.core.events import Checked
 from matrix_pypi_bot.core.evidence import Mode, Terms
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.notes import NoteKey
@@ -24,6 +25,7 @@ from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store
 from matrix_pypi_bot.process.lifecycle import Lifecycle
 from matrix_pypi_bot.process.outbound import Outbound
 from matrix_pypi_bot.process.secret_files import read_secret, read_seed
+from matrix_pypi_bot.services.announce import Peers, addresses_of, ensure_announcement
 from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.clockwork import Clockwork
@@ -123,13 +125,16 @@ class Bot:
         self._intake = Intake(
             self._members,
             on_statement=lambda project, org: self.docket.hear(project, org),
-            on_other=lambda checked: self.docket.hear_other(checked),
+            on_other=self._hear_other,
         )
+        self.peers = Peers(store=store, clock=clock, pinned=trust.orgs, counts=self._stands)
         self._was_ready = False
         self._outbound = Outbound(user_agent=f"matrix-pypi/{__version__}")
         log_key = NoteKey(organisation.log_origin, organisation.log.public)
+        told = settings.announce
+        self._addresses = addresses_of(told.gateway, told.log, told.kubo_peer, told.kubo_addrs)
         self._guard = ResumeGuard(store=store, key=log_key, bot_mxid=self._mxid)
-        voice = Voice(organisation.name, organisation.mirror, guard=self._guard)
+        voice = self._voice = Voice(organisation.name, organisation.mirror, guard=self._guard)
         self._projects = Projects(
             store=store,
             clock=clock,
@@ -221,7 +226,7 @@ class Bot:
             clock=clock,
             refresh_served_seconds=index.refresh_served_seconds,
             retry_seconds=index.retry_seconds,
-            daily=self.renew_manifest,
+            daily=self.renew,
         )
         self.services = Services(
             answers=Answers(
@@ -231,6 +236,7 @@ class Bot:
                 clock=clock,
                 voice=voice,
                 stands=self._stands,
+                peers=self.peers,
             ),
             attester=self._attester,
             overrides=Overrides(
@@ -250,6 +256,7 @@ class Bot:
                 bot_mxid=self._mxid,
                 on_manifest=self._members.learn_own,
             ),
+            peers=self.peers,
             projects=self._projects,
             store=store,
             clock=clock,
@@ -261,16 +268,26 @@ class Bot:
         self._members.learn_own(await held_manifest(self._store, self._organisation))
         await self._members.start()
         await self.log.start()
+        await self.peers.start()
         await self._projects.start()
         await self._attester.start()
 
-    async def renew_manifest(self) -> None:
-        """The manifest holds, and its keys are known; unless nothing may be signed."""
+    async def renew(self) -> None:
+        """The manifest holds, its keys are known, and where we are is announced; unless nothing may be signed."""
         if not self._guard.is_open:
             return
         manifest = await ensure_manifest(self._store, self._clock, self._organisation, bot_mxid=self._mxid)
         self._members.learn_own(manifest)
+        if self._addresses is not None:
+            origin = self._organisation.log_origin
+            await ensure_announcement(
+                self._store, self._clock, self._voice, self._addresses, bot_mxid=self._mxid, log_origin=origin
+            )
         self.matrix.poke()
+
+    def _hear_other(self, checked: Checked) -> None:
+        self.docket.hear_other(checked)
+        self.peers.tell(checked)
 
     def _page_is_live(self, project: ProjectName) -> None:
         self._attester.page_is_live(project)
@@ -284,14 +301,14 @@ class Bot:
         )
 
     def _stands(self, row: EnvelopeRow) -> bool:
-        """Whether a statement of ours still counts: its key may have been revoked."""
+        """Whether a statement still counts: its key may have been revoked."""
         now, received = Instant.of_ms(self._clock.now_ms()), Instant.of_ms(row.first_seen_ms)
         return self._members.keyring.counts(Keyid(row.keyid), received=received, now=now)
 
     async def _resume(self, trust_room: Sequence[JsonObject]) -> bool:
         """The homeserver is there (again): what was published is compared, and what waited for that is signed."""
         may_speak = await self._guard.compare(trust_room)
-        await self.renew_manifest()
+        await self.renew()
         await self._attester.try_again(RESUMED_PROJECTS)
         return may_speak
 

@@ -154,6 +154,22 @@ class LogSettings(Section, frozen=True, kw_only=True):
     checkpoint_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 600
 
 
+class AnnounceSettings(Section, frozen=True, kw_only=True):
+    """What others are told: where they find this organisation's files by their blocks, its log, its Kubo node. Nothing by default."""
+
+    gateway: HttpUrl | None = None
+    log: HttpUrl | None = None
+    kubo_peer: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    kubo_addrs: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=255)], ...], Meta(max_length=16)] = ()
+
+    def __post_init__(self) -> None:
+        """Half a word would be announced as if it were whole, or not at all."""
+        if self.kubo_addrs and self.kubo_peer is None:
+            raise ValueError("kubo_addrs are addresses of a node: kubo_peer names it")
+        if self.kubo_peer is not None and self.gateway is None and self.log is None:
+            raise ValueError("a Kubo node is announced beside a log: set gateway or log")
+
+
 class PublicSettings(Section, frozen=True, kw_only=True):
     """The listener of pages for everybody. It knows no token, and nothing that is not public."""
 
@@ -190,6 +206,7 @@ class Settings(Section, frozen=True, kw_only=True):
     trust: TrustSettings = field(default_factory=TrustSettings)
     rooms: RoomsSettings = field(default_factory=RoomsSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    announce: AnnounceSettings = field(default_factory=AnnounceSettings)
     public: PublicSettings = field(default_factory=PublicSettings)
     logging: LoggingSettings = field(default_factory=LoggingSettings)
 

@@ -22,11 +22,10 @@ from index_frontend.handlers.operations import Metrics, Operations
 from index_frontend.handlers.public import PublicHandler
 from index_frontend.handlers.root import RootHandler
 from index_frontend.oracle import BotOracle, HttpBot, PublicPages
-from index_frontend.ports import Source
 from index_frontend.shelf import Shelf
 from index_frontend.storage.api import Capability
 from index_frontend.storage.filestore import FileStore, Limits, open_filestore
-from index_frontend.storage.filestore.scrub import Scrub, nobody
+from index_frontend.storage.filestore.scrub import Scrub
 from index_frontend.storage.registry import COPIES
 from index_frontend.upstream import UpstreamSource
 from matrix_pypi_bot import __version__
@@ -87,8 +86,7 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         life.task("reports", reporter.run())
         for copier in copiers:
             life.task(f"copies in {copier.backend}", copier.run())
-        repair = nobody if blocks is None else blocks.repair
-        life.task("scrub", Scrub(store, bytes_per_second=kept.scrub_bytes_per_second, repair=repair).run())
+        life.task("scrub", Scrub(store, bytes_per_second=kept.scrub_bytes_per_second, repair=blocks.repair).run())
         address = settings.listen
         listener = listening(dispatcher, address.host, address.port, shared=shares_port)
         port = await life.enter("http", listener, stop_seconds=2 * GRACE_SECONDS + 0.5)
@@ -121,7 +119,7 @@ def _fills(
     store: FileStore,
     oracle: BotOracle,
     reporter: Reporter,
-    blocks: Blocks | None,
+    blocks: Blocks,
 ) -> Fills:
     upstream = settings.upstream
     outbound = Outbound(
@@ -131,10 +129,8 @@ def _fills(
         proxy=upstream.proxy,
     )
     life.on_stop("outbound", outbound.close)
-    source: Source = UpstreamSource(outbound)
-    if blocks is not None:
-        peers = PeerFiles(blocks, max_file_bytes=upstream.max_file_bytes)
-        source = Race(peers, source, upstream.peer_head_start_seconds)
+    peers = PeerFiles(blocks, max_file_bytes=upstream.max_file_bytes)
+    source = Race(peers, UpstreamSource(outbound), upstream.peer_head_start_seconds)
     # A wheel that is here has its METADATA in it: nobody need be asked.
     fills = Fills(store, [WheelMetadata(store), source], oracle, reporter)
     life.on_stop("fills", fills.close)

@@ -2,6 +2,7 @@
 
 from index_frontend.blocks.blocks import Blocks, cids_of, is_right_by_block, needs_cid
 from index_frontend.blocks.file import BlockFile
+from index_frontend.blocks.gateways import Gateways
 from index_frontend.blocks.neighbour import Kind, Neighbour
 
-__all__ = ["BlockFile", "Blocks", "Kind", "Neighbour", "cids_of", "is_right_by_block", "needs_cid"]
+__all__ = ["BlockFile", "Blocks", "Gateways", "Kind", "Neighbour", "cids_of", "is_right_by_block", "needs_cid"]

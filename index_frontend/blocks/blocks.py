@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from index_frontend.blocks.file import BlockFile, open_file
+from msgspec import structs
+
+from index_frontend.blocks.file import BlockFile, NotTheFile, open_file
+from index_frontend.blocks.gateways import Gateways
 from index_frontend.blocks.getter import Getter
 from index_frontend.blocks.neighbour import Neighbour, usable
 from index_frontend.dag.blocks import LEAF_BYTES, BadBlock, is_leaf, root_of
@@ -30,6 +33,7 @@ class BlockBody:
 
     file: BlockFile
     start: int
+    on_other: Callable[[NotTheFile], Awaitable[None]]
 
     @property
     def size(self) -> int:
@@ -43,34 +47,51 @@ class BlockBody:
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Leaf by leaf."""
-        async for chunk in self.file.chunks(self.start):
-            yield chunk
+        try:
+            async with aclosing(self.file.chunks(self.start)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except NotTheFile as problem:
+            await self.on_other(problem)
+            raise
 
 
 class Blocks:
-    """A `ports.Source` over the neighbours. `report` is told of wrong blocks."""
+    """A `ports.Source` over the neighbours, and over the `gateways` that a file names. `report` is told of wrong blocks."""
 
     name = "peer"
 
-    def __init__(self, neighbours: Sequence[Neighbour], report: Report) -> None:
+    def __init__(self, neighbours: Sequence[Neighbour], report: Report, gateways: Gateways | None = None) -> None:
         self._neighbours = tuple(neighbours)
+        self._gateways = gateways
         self._report = report
 
     def ways(self, wanted: Wanted) -> tuple[Wanted, ...]:
         """One for each CID that the file may have, while somebody can be asked."""
-        if not usable(self._neighbours):
+        if not usable(self._neighbours) and (self._gateways is None or not self._gateways.can_be_asked(wanted)):
             return ()
         return tuple(replace(wanted, cids=(cid,), urls=()) for cid in cids_of(wanted))
 
     @asynccontextmanager
     async def fetch(self, wanted: Wanted, start: int = 0) -> AsyncIterator[BlockBody]:
         """The body from `start` on, by the first CID of `wanted`. Open when its root is here."""
-        yield BlockBody(await self.open(wanted), start)
+        yield BlockBody(await self.open(wanted), start, partial(self._other, wanted))
 
     async def open(self, wanted: Wanted) -> BlockFile:
         """The file by the first CID of one of `ways`. Raises SourceGone, SourceAway, SourceWrong."""
-        getter = Getter(self._neighbours, partial(self._wrong, wanted))
-        return await open_file(getter, parse_cid(wanted.cids[0]), wanted.size, wanted.max_bytes)
+        named = () if self._gateways is None else await self._gateways.named(wanted)
+        getter = Getter((*self._neighbours, *named), partial(self._wrong, wanted))
+        try:
+            return await open_file(getter, parse_cid(wanted.cids[0]), wanted.size, wanted.max_bytes)
+        except NotTheFile as problem:
+            await self._other(wanted, problem)
+            raise
+
+    def asks_for_whereabouts(self, wanted: Wanted) -> bool:
+        """Whether the bot must be asked who may have the file, or under which CID: pages tell neither."""
+        if wanted.has_peers and self._gateways is not None:
+            return not wanted.peers
+        return bool(self._neighbours) and needs_cid(wanted)
 
     async def open_any(self, wanted: Wanted) -> BlockFile | None:
         """The file by whichever CID leads to it; None when none does now."""
@@ -81,22 +102,22 @@ class Blocks:
 
     async def repair(self, cid: Cid) -> bytes | None:
         """One block, right; None when nobody has it."""
-        getter = Getter(self._neighbours, _unreported)
+        held = () if self._gateways is None else self._gateways.held
+        getter = Getter((*self._neighbours, *held), _unreported)
         try:
             return (await getter.get(cid))[0]
         except (SourceGone, SourceAway):
             return None
 
     async def _wrong(self, wanted: Wanted, name: str, problem: WrongContent) -> None:
-        observed = Observed(
-            project=wanted.project,
-            file=wanted.name,
-            expected_sha256=wanted.sha256,
-            sha256=None,
-            size=0,
-            source=f"peer {name}",
-            reason=problem.detail,
-        )
+        await self._tell(_observed(wanted, f"peer {name}", problem.detail))
+
+    async def _other(self, wanted: Wanted, problem: NotTheFile) -> None:
+        """The blocks are right and the file is not: that is nobody's fault who sent them."""
+        told = _observed(wanted, self.name, problem.detail)
+        await self._tell(structs.replace(told, kind="cid-content", cid=wanted.cids[0], size=problem.size))
+
+    async def _tell(self, observed: Observed) -> None:
         # The block is still to be had from another neighbour: a silent bot must not keep that waiting.
         with suppress(TimeoutError):
             async with asyncio.timeout(REPORT_SECONDS):
@@ -108,9 +129,9 @@ def cids_of(wanted: Wanted) -> tuple[Cid, ...]:
 
     A file whose size nobody told and whose CID nobody attested may be a short one.
     """
-    if wanted.is_metadata:
-        return ()
     own = raw_cid(wanted.sha256)
+    if wanted.is_metadata:
+        return (own,)
     if wanted.size is not None and wanted.size <= LEAF_BYTES:
         return (own,)
     told = tuple(cid for text in wanted.cids[:_MAX_CIDS] if (cid := _fitting(text, own, wanted.size)) is not None)
@@ -139,6 +160,18 @@ def _fitting(text: str, own: Cid, size: int | None) -> Cid | None:
     except (InvalidCid, BadBlock):
         return None
     return None if is_leaf(cid) and cid != own else cid
+
+
+def _observed(wanted: Wanted, source: str, reason: str) -> Observed:
+    return Observed(
+        project=wanted.project,
+        file=wanted.name,
+        expected_sha256=wanted.sha256,
+        sha256=None,
+        size=0,
+        source=source,
+        reason=reason,
+    )
 
 
 async def _unreported(name: str, problem: WrongContent) -> None:

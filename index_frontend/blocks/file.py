@@ -21,6 +21,14 @@ AHEAD: Final = 8
 GetBlock = Callable[[Cid], Awaitable[bytes]]
 
 
+class NotTheFile(SourceWrong):
+    """Blocks that are right by their CIDs, and no file of that size: whoever named the CID is wrong. `size` is what the root tells."""
+
+    def __init__(self, detail: str, *, size: int = 0) -> None:
+        super().__init__(detail)
+        self.size = size
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockFile:
     """An open file: its root is here. `sender` is who sent that, `peer` or `kubo`."""
@@ -97,12 +105,15 @@ async def open_file(getter: Getter, cid: Cid, size: int | None, max_bytes: int) 
     if size > max_bytes:
         raise SourceWrong(f"matrix-pypi: {cid} has {size} bytes, more than the {max_bytes} that are fetched")
     root = _checked_root(cid, size)
-    below = with_links(root, data)
+    try:
+        below = with_links(root, data)
+    except NotTheFile as problem:
+        raise NotTheFile(problem.detail, size=len(data) if is_leaf(cid) else _told_size(data)) from problem
     return BlockFile(size=size, sender=neighbour.kind, _getter=getter, _root=root, _data=data, _below=below)
 
 
 def with_links(link: Link, data: bytes) -> tuple[Link, ...]:
-    """The children of a checked block. Raises SourceWrong when no file has such a block there: whoever named the CID is wrong."""
+    """The children of a checked block. Raises NotTheFile when no file has such a block there."""
     try:
         return children(link, data)
     except BadBlock as error:
@@ -120,8 +131,8 @@ def _told_size(data: bytes) -> int:
     try:
         return sum(read_node(data)[1])
     except BadBlock as error:
-        raise SourceWrong(f"matrix-pypi: a root is no file's: {error.detail}") from error
+        raise NotTheFile(f"matrix-pypi: a root is no file's: {error.detail}") from error
 
 
 def _nonsense(cid: Cid, error: BadBlock) -> Problem:
-    return SourceWrong(f"matrix-pypi: {cid} is not what was said of it: {error.detail}")
+    return NotTheFile(f"matrix-pypi: {cid} is not what was said of it: {error.detail}")

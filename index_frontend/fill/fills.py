@@ -25,7 +25,7 @@ HASHING_THREADS: Final = 2
 
 
 class Asker(NamedTuple):
-    """What a client asked for by name: the bot is told that it was stored. Metadata has no asker: it is never attested."""
+    """What a client asked for by name: the bot is told that it was stored. Metadata has no asker: it is never attested, only noted."""
 
     project: str
     file: str
@@ -79,6 +79,8 @@ class Fills:
         if isinstance(outcome, Held):
             for asker in askers:
                 self._reporter.asked(asker.project, asker.file, outcome, flight.source)
+            if flight.wanted.is_metadata:
+                self._reporter.asked(flight.wanted.project, flight.wanted.name, outcome, flight.source)
             return
         if outcome is not None:
             log.warning("file is not stored", extra={"file": flight.wanted.name, "cause": outcome.detail})
@@ -95,11 +97,17 @@ class Fills:
         except StorageProblem as problem:
             log.warning("fetch is not noted", extra={"file": flight.wanted.name, "cause": problem.detail})
 
-    async def _on_wrong(self, wanted: Wanted, mismatch: DigestMismatch, source: str) -> None:
+    async def _on_wrong(self, wanted: Wanted, mismatch: DigestMismatch, source: str, cid: str | None) -> None:
         """Remembered before any reader is told: his next request may be to resume what was wrong."""
         log.error(
             "wrong bytes",
-            extra={"file": wanted.name, "expected": wanted.sha256, "cause": mismatch.detail, "source": source},
+            extra={
+                "file": wanted.name,
+                "expected": wanted.sha256,
+                "cause": mismatch.detail,
+                "source": source,
+                "cid": cid,
+            },
         )
         await self._store.note_wrong(wanted.sha256)
         observed = Observed(
@@ -110,6 +118,8 @@ class Fills:
             size=mismatch.size,
             source=source,
             reason=mismatch.detail,
+            kind="bytes" if cid is None else "cid-content",
+            cid=cid,
         )
         self._spawn(self._oracle.report_observed(observed))
 

@@ -29,13 +29,16 @@ from index_frontend.ports import (
     SourceWrong,
     Wanted,
     Writer,
+    known_to_others,
+    nowhere,
 )
 from matrix_pypi_bot.wire.problems import Problem
 
 FIRST_POLL_SECONDS: Final = 0.005
 POLL_SECONDS: Final = 0.025
 
-Wrong = Callable[[Wanted, DigestMismatch, str], Awaitable[None]]
+Wrong = Callable[[Wanted, DigestMismatch, str, str | None], Awaitable[None]]
+"""Told of the wrong whole, of who sent it, and of the CID by whose blocks alone it came."""
 
 
 class Flight:
@@ -134,7 +137,7 @@ class Flight:
             except DigestMismatch as mismatch:
                 # Readers are told when there is another way to go, or by `end`: not while who asks again would join what is over.
                 problems.append(wrong := _wrong_bytes(self.wanted, incoming.senders))
-                await self._on_wrong(self.wanted, mismatch, incoming.senders)
+                await self._on_wrong(self.wanted, mismatch, incoming.senders, incoming.cid)
                 if went_on:
                     ways.appendleft((source, way))
         raise _worst(problems, self.wanted)
@@ -205,5 +208,5 @@ def _worst(problems: Sequence[Problem], wanted: Wanted) -> Problem:
     for kind in (SourceWrong, SourceAway, SourceGone):
         for problem in problems:
             if isinstance(problem, kind):
-                return problem
-    return SourceGone(f"matrix-pypi: nobody told where {wanted.name} is")
+                return problem if wanted.urls or kind is SourceWrong else known_to_others(wanted, problem)
+    return nowhere(wanted)

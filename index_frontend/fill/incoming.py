@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import aclosing, suppress
-from typing import Final
+from typing import Final, get_args
 
+from index_frontend.blocks import Kind
 from index_frontend.digest_gate import Tally
 from index_frontend.fill.transfer import MEMORY_BYTES, SMALL_BYTES, Transfer
 from index_frontend.ports import (
@@ -27,6 +28,7 @@ from matrix_pypi_bot.wire.problems import Problem
 
 BATCH_BYTES: Final = 1 << 20
 INLINE_BYTES: Final = 65_536  # hashing so much takes less time than handing it to a thread
+_BY_CID: Final = frozenset(get_args(Kind))
 ALONE_SECONDS: Final = 0.1
 """What is in memory for longer than this is written to the store as it comes: clients of other processes can read it only there."""
 
@@ -39,7 +41,7 @@ class Incoming:
         self._tally = Tally(wanted.sha256, size=wanted.size, max_bytes=wanted.max_bytes)
         self._writer = writer
         self._hashing = hashing
-        self._senders: dict[str, None] = {}
+        self._senders: dict[str, str | None] = {}
         self._memory: bytearray | None = None
         self._part: Part | None = None
         self._verified: Verified | None = None
@@ -54,13 +56,19 @@ class Incoming:
         """Whoever sent of them, e.g. `upstream`, or `peer and upstream` when one broke off and the other one went on."""
         return " and ".join(self._senders)
 
+    @property
+    def cid(self) -> str | None:
+        """The CID by whose blocks, each of them right, all came; None when somebody sent bytes by another word."""
+        cids = set(self._senders.values())
+        return cids.pop() if len(cids) == 1 else None
+
     async def receive(self, source: Source, wanted: Wanted) -> None:
         """Takes what is missing yet from `source`. Raises what the source raises, DigestMismatch, StorageFull or StorageBroken."""
         async with source.fetch(wanted, self._tally.count) as body:
             self.transfer.source = body.sender
             if not self._tally.count:
                 self._senders.clear()
-            self._senders[body.sender] = None
+            self._senders[body.sender] = wanted.cids[0] if body.sender in _BY_CID and wanted.cids else None
             if body.size is not None and self.transfer.total is None:
                 await self._expect(body.size)
             if self._memory is not None:

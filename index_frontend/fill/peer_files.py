@@ -1,18 +1,19 @@
-"""What neighbours have: files by their blocks, and a wheel's METADATA by those few blocks of the wheel that it lies in."""
+"""What neighbours have: files by their blocks, a wheel's METADATA as a block of its own, or by those few that it lies in."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
 from index_frontend.blocks import BlockFile, Blocks
 from index_frontend.dag.blocks import LEAF_BYTES
 from index_frontend.fill.wheel_metadata import Bytes, metadata_of
-from index_frontend.ports import SourceBody, SourceGone, Wanted
+from index_frontend.ports import SourceAway, SourceBody, SourceGone, Wanted
+from matrix_pypi_bot.wire.cids import raw_cid
 from matrix_pypi_bot.wire.digests import sha256_of
 
 MAX_LEAVES: Final = 20
@@ -29,12 +30,13 @@ class PeerFiles:
         self._max_file_bytes = max_file_bytes
 
     def ways(self, wanted: Wanted) -> tuple[Wanted, ...]:
-        """Those of the file; for METADATA those of its wheel whose CID was attested."""
+        """Those of the file; for METADATA those of its wheel whose CID was attested, else its own block alone."""
         if not wanted.is_metadata:
             return self._blocks.ways(wanted)
-        if wanted.wheel is None or not wanted.cids:
+        if wanted.wheel is None:
             return ()
-        ways = self._blocks.ways(self._wheel_of(wanted))
+        ways = self._blocks.ways(self._wheel_of(wanted)) if wanted.cids else ()
+        ways = ways or self._blocks.ways(_alone(wanted))
         return tuple(replace(wanted, urls=(), cids=way.cids) for way in ways)
 
     def fetch(self, wanted: Wanted, start: int = 0) -> AbstractAsyncContextManager[SourceBody]:
@@ -43,6 +45,17 @@ class PeerFiles:
 
     @asynccontextmanager
     async def _metadata(self, wanted: Wanted, start: int) -> AsyncIterator[SourceBody]:
+        """As a block, which is one question; else out of the wheel."""
+        alone = _alone(wanted)
+        async with AsyncExitStack() as stack:
+            try:
+                body = await stack.enter_async_context(self._blocks.fetch(alone, start))
+            except (SourceGone, SourceAway):
+                if wanted.cids == alone.cids:
+                    raise
+            else:
+                yield body
+                return
         file = await self._blocks.open(self._wheel_of(wanted))
         data = await _metadata_in(file, wanted.max_bytes)
         if data is None or sha256_of(data) != wanted.sha256:
@@ -52,6 +65,11 @@ class PeerFiles:
     def _wheel_of(self, wanted: Wanted) -> Wanted:
         assert wanted.wheel is not None
         return replace(wanted, sha256=wanted.wheel, name=wanted.file, max_bytes=self._max_file_bytes, wheel=None)
+
+
+def _alone(wanted: Wanted) -> Wanted:
+    """METADATA as a file of its own: up to 1 MiB that is one leaf, whose CID its digest tells."""
+    return replace(wanted, urls=(), cids=(raw_cid(wanted.sha256),), wheel=None)
 
 
 async def _metadata_in(file: BlockFile, max_bytes: int) -> bytes | None:

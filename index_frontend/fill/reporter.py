@@ -1,7 +1,8 @@
 """Tells the bot which files clients were given: noted in the store first, then posted until the bot has it, also after a restart.
 
 The bot attests what was stored because a client asked for it. A file that was held before anybody asked (or whose note a crash
-took away) is reported when it is first served, with source `cache`.
+took away) is reported when it is first served, with source `cache`. Of METADATA, which nobody attests, it is only noted which wheel it
+is of: other mirrors may ask for it as a block.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 from cachetools import LRUCache
 
 from index_frontend.ports import ContentStore, Held, Oracle, StorageProblem
+from index_frontend.serve_plan import METADATA
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Stored
 from matrix_pypi_bot.wire.problems import Problem
@@ -43,7 +45,7 @@ class Reporter:
         self._posting = asyncio.Event()
 
     def asked(self, project: str, file: str, held: Held, source: str) -> None:
-        """A client was given this file. Returns at once."""
+        """A client was given this file, or this METADATA (`<file>.metadata`). Returns at once."""
         key = (project, file, held.sha256)
         if key in self._known or len(self._to_note) + len(self._to_post) >= MAX_QUEUED:
             return  # a full queue is no loss: the next client who gets the file brings it again
@@ -70,11 +72,16 @@ class Reporter:
 
     async def _is_news(self, stored: Stored) -> bool:
         """Whether it is this process that must tell the bot."""
+        is_metadata = stored.file.endswith(METADATA)
         try:
-            return await self._store.note_asked(stored)
+            if not is_metadata:
+                return await self._store.note_asked(stored)
+            wheel = stored.file.removesuffix(METADATA)
+            await self._store.note_metadata(Sha256(stored.sha256), stored.project, wheel)
         except StorageProblem as problem:
             log.warning("report is not noted", extra={"file": stored.file, "cause": problem.detail})
-            return True  # told all the same, as long as this process lives
+            return not is_metadata  # told all the same, as long as this process lives
+        return False
 
     async def _post(self) -> None:
         pause = FIRST_PAUSE_SECONDS

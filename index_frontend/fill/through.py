@@ -10,7 +10,7 @@ from typing import Final
 
 from index_frontend.digest_gate import DigestGate, DigestMismatch, Tally
 from index_frontend.fill.transfer import Transfer
-from index_frontend.ports import Source, SourceAway, SourceBody, SourceGone, SourceWrong, StorageBroken, Wanted
+from index_frontend.ports import Source, SourceAway, SourceBody, SourceGone, SourceWrong, StorageBroken, Wanted, nowhere
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ async def through(sources: Sequence[Source], wanted: Wanted, given: Transfer | N
 
 
 async def _first(stack: AsyncExitStack, sources: Sequence[Source], wanted: Wanted, start: int) -> SourceBody:
-    problem: Problem = SourceGone(f"matrix-pypi: nobody told where {wanted.name} is")
+    problem: Problem = nowhere(wanted)
     for source in sources:
         for way in source.ways(wanted):
             try:

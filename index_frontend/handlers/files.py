@@ -11,7 +11,7 @@ from typing import BinaryIO, Final, assert_never
 
 from aiohttp import web
 
-from index_frontend.blocks import Blocks, needs_cid
+from index_frontend.blocks import Blocks
 from index_frontend.fill import SMALL_BYTES, Asker, Fills, Reporter, Transfer
 from index_frontend.handlers.ask import Ask
 from index_frontend.handlers.bodies import SmallBodies
@@ -65,6 +65,7 @@ class FileHandler:
         self._words = Words(oracle, max_file_bytes=max_file_bytes)
         self._headers = FileHeaders(shared_cache=shared_cache)
         self._bodies = SmallBodies(memory_bytes)
+        self._blocks = blocks
         self._parts = None if blocks is None else Parts(blocks, self._words, self._headers)
 
     async def handle(self, request: web.BaseRequest, path: FilePath) -> web.StreamResponse:
@@ -185,8 +186,7 @@ class FileHandler:
 
     def _served(self, wanted: Wanted, held: Held) -> None:
         """A file that was here before this organisation's clients asked for it is reported when they do."""
-        if not wanted.is_metadata:
-            self._reporter.asked(wanted.project, wanted.name, held, "cache")
+        self._reporter.asked(wanted.project, wanted.name, held, "cache")
 
     # What has to be fetched --------------------------------------------------------------------------------------------
 
@@ -197,8 +197,8 @@ class FileHandler:
                 f"matrix-pypi: {wanted.name}: the transfer before this one was wrong, it cannot be resumed; start again"
             )
             return problem_response(ProblemCode.DIGEST_MISMATCH, told)
-        if self._parts is not None and needs_cid(wanted):
-            wanted = await self._words.with_cids(wanted)
+        if self._blocks is not None and self._blocks.asks_for_whereabouts(wanted):
+            wanted = await self._words.with_whereabouts(wanted)
         asker = None if ask.head or wanted.is_metadata else Asker(wanted.project, wanted.name)
         flight = self._fills.join(wanted, asker)
         here_already = flight.is_verified

@@ -48,11 +48,12 @@ _INLINE_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class _Allowed:
-    """That the block at `place` may leave: it is in a file that may, as `project` and `file` name it."""
+    """That the block at `place` may leave: it is in a file that may, as `project` and `file` name it, or is its METADATA."""
 
     place: BlockPlace
     project: ProjectName
     file: FileName
+    metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +227,8 @@ class GatewayHandler:
             known = self._servable.get(place.sha256)  # whole files are asked for leaf by leaf
             if known is not None and await self._word(replace(known, place=place), place.sha256) is None:
                 return replace(known, place=place)
-            for project, file in await self._store.askers_of(place.sha256):
-                allowed = _Allowed(place, ProjectName(project), FileName(file))
+            for project, file, metadata in await self._names_of(place.sha256):
+                allowed = _Allowed(place, ProjectName(project), FileName(file), metadata)
                 said = await self._word(allowed, place.sha256)
                 if said is None:
                     self._servable[place.sha256] = allowed
@@ -238,6 +239,12 @@ class GatewayHandler:
                     return word
         return word
 
+    async def _names_of(self, sha256: Sha256) -> list[tuple[str, str, bool]]:
+        """(project, file, whether the bytes are its METADATA) of what clients were given and the bot was told of."""
+        files = await self._store.askers_of(sha256)
+        wheels = await self._store.metadata_of(sha256)
+        return [*((*file, False) for file in files), *((*wheel, True) for wheel in wheels)]
+
     async def _word(self, allowed: _Allowed, sha256: Sha256) -> Deny | Later | None:
         """Why the file may not be served as these bytes; None when it may."""
         try:
@@ -246,7 +253,7 @@ class GatewayHandler:
             if problem.code is ProblemCode.NOT_FOUND:
                 return Deny(status=404, rule="", reason=problem.detail)
             return Later(rule="", reason=problem.detail)
-        word = judge(decision, metadata=False, max_file_bytes=0)
+        word = judge(decision, metadata=allowed.metadata, max_file_bytes=0)
         if isinstance(word, Deny | Later):
             return word
         if word.sha256 != sha256:

@@ -13,7 +13,9 @@ from index_frontend.serve_plan import Deny, Later, Wanted, judge
 from matrix_pypi_bot.wire.names import FileName, FilePath
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
-CIDS_SECONDS: Final = 1.0  # there are other ways to the file
+WHEREABOUTS_SECONDS: Final = 1.0  # there are other ways to the file
+PEERS_SECONDS: Final = 6.0
+"""With others pinned: the bot may take 5 s for a look at upstream before it tells who has the file, and then upstream is no way."""
 
 
 class Withdrawn(Problem):
@@ -38,13 +40,13 @@ class Words:
         decision = await self._oracle.standing(path)
         return judge(decision, metadata=path.metadata, max_file_bytes=self._max_file_bytes)
 
-    async def with_cids(self, wanted: Wanted) -> Wanted:
-        """`wanted` with the CIDs that were attested, and the size if nobody told it before and we attested it.
+    async def with_whereabouts(self, wanted: Wanted) -> Wanted:
+        """`wanted` with the CIDs that were attested, with the gateways of others, and the size if nobody told it and we attested it.
 
         As it is when the bot cannot be asked.
         """
         try:
-            async with asyncio.timeout(CIDS_SECONDS):
+            async with asyncio.timeout(PEERS_SECONDS if wanted.has_peers else WHEREABOUTS_SECONDS):
                 decision = await self._oracle.whereabouts(wanted.project, FileName(wanted.file))
         except (Problem, TimeoutError):
             return wanted
@@ -53,7 +55,14 @@ class Words:
         ours = bool(decision.attested_by)
         # Another's word on the size may be wrong; then the right bytes would be refused for it.
         size = decision.size if ours and wanted.size is None and not wanted.is_metadata else wanted.size
-        return replace(wanted, cids=decision.cids, cids_are_ours=ours, size=size)
+        return replace(
+            wanted,
+            cids=decision.cids,
+            cids_are_ours=ours,
+            size=size,
+            peers=decision.peers,
+            peer_origins=frozenset(decision.peer_origins),
+        )
 
     async def still(self, path: FilePath, wanted: Wanted) -> None:
         """Raises Withdrawn when `wanted` is refused by now, or is another object.

@@ -145,6 +145,7 @@ def _page_answer(headers: Mapping[str, str], raw: bytes | None, asked: str | Non
             age_seconds=float(headers["X-View-Age-Seconds"]),
             fresh_seconds=float(headers["X-View-Fresh-Seconds"]),
             seq=int(headers["X-Seq"]),
+            has_peers=headers.get("X-Has-Peers") == "1",
         )
     except (KeyError, ValueError) as error:
         raise BotBroken(

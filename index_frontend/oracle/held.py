@@ -69,6 +69,7 @@ class HeldPage:
     age_seconds: float
     fresh_until: float
     stale: bool
+    has_peers: bool = False
     looked: bool = False  # whether the bot asked upstream for the answer that this came with
     _decisions: dict[str, Decision] = field(default_factory=dict)
     _keys: dict[str, str] = field(default_factory=dict)
@@ -87,6 +88,7 @@ class HeldPage:
             age_seconds=answer.age_seconds,
             fresh_until=now + answer.fresh_seconds,
             stale=answer.state == "down",
+            has_peers=answer.has_peers,
         )
 
     def renew(self, answer: PageAnswer, now: float) -> None:
@@ -95,6 +97,7 @@ class HeldPage:
         self.age_seconds = answer.age_seconds
         self.fresh_until = now + answer.fresh_seconds
         self.stale = answer.state == "down"
+        self.has_peers = answer.has_peers
         self._decisions.clear()  # they carry the age
 
     def page(self, now: float, *, hit: bool, doubtful: bool = False) -> Page:
@@ -134,8 +137,9 @@ class HeldPage:
             sha256=file.hashes.get("sha256"),
             size=file.size,
             core_metadata_sha256=metadata,
-            urls=(file.upstream_url,),
+            urls=(file.upstream_url,) if file.upstream_url else (),
             opened_origins=self.document.view.opened_origins,
+            has_peers=self.has_peers,
             view_age_seconds=self.age_seconds,
             seq=self.seq,
             project_status=self.document.project_status.status,

@@ -25,7 +25,10 @@ class BotBroken(BotAway):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageAnswer:
-    """A project's document and how it stands towards upstream. `raw` is None when `revision` is the one that was asked about."""
+    """A project's document and how it stands towards upstream. `raw` is None when `revision` is the one that was asked about.
+
+    `has_peers`: other organisations are pinned.
+    """
 
     raw: bytes | None
     revision: str
@@ -33,6 +36,7 @@ class PageAnswer:
     age_seconds: float
     fresh_seconds: float
     seq: int
+    has_peers: bool = False
 
 
 class BotLink(Protocol):

@@ -14,11 +14,19 @@ from index_frontend.ports.content import (
     Writer,
 )  # fmt: skip
 from index_frontend.ports.oracle import Oracle, Page, ProjectNames
-from index_frontend.ports.sources import Source, SourceAway, SourceBody, SourceGone, SourceWrong
+from index_frontend.ports.sources import (
+    Source,
+    SourceAway,
+    SourceBody,
+    SourceGone,
+    SourceWrong,
+    known_to_others,
+    nowhere,
+)  # fmt: skip
 from index_frontend.serve_plan import Wanted
 
 __all__ = [
     "BlockPlace", "BlockStore", "ContentStore", "Damaged", "DigestMismatch", "Held", "Oracle", "Page", "Part",
     "ProjectNames", "Source", "SourceAway", "SourceBody", "SourceGone", "SourceWrong", "StorageBroken", "StorageFull",
-    "StorageProblem", "Verified", "Wanted", "Writer",
+    "StorageProblem", "Verified", "Wanted", "Writer", "known_to_others", "nowhere",
 ]  # fmt: skip

@@ -185,6 +185,10 @@ class ContentStore(Protocol):
         """The bot has it in its database."""
         ...
 
+    async def note_metadata(self, sha256: Sha256, project: str, file: str) -> None:
+        """Remembers that a client was given these bytes as the METADATA of the wheel `file`."""
+        ...
+
 
 class BlockStore(Protocol):
     """Files as IPFS content: every leaf and node of every held file, by CID. Nothing is fetched for anybody."""
@@ -206,4 +210,8 @@ class BlockStore(Protocol):
 
     async def askers_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
         """(project, file) of every file with these bytes that a client was given and that the bot has been told of."""
+        ...
+
+    async def metadata_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
+        """(project, file) of wheels of which these bytes were given to a client as METADATA, and of which the bot has been told."""
         ...

@@ -28,6 +28,22 @@ class SourceWrong(Problem):
     code = ProblemCode.UPSTREAM_WRONG
 
 
+def nowhere(wanted: Wanted) -> SourceGone:
+    """Nobody told of a place to ask."""
+    if wanted.urls:
+        return SourceGone(f"matrix-pypi: nobody told where {wanted.name} is")
+    return SourceGone(
+        f"matrix-pypi: {wanted.name} is known from other organisations only, and none of them can be asked for it now"
+    )
+
+
+def known_to_others(wanted: Wanted, problem: Problem) -> Problem:
+    """Why a file that has no address upstream cannot be had: what the peers said."""
+    cause = problem.detail.removeprefix("matrix-pypi: ")
+    told = f"matrix-pypi: {wanted.name} is known from other organisations only: {cause}"
+    return SourceGone(told) if isinstance(problem, SourceGone) else SourceAway(told)
+
+
 class Source(Protocol):
     """Somewhere bytes come from. They are nobody's word until hashed."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from index_frontend.storage.api import (
     WrongContent,
 )
 from index_frontend.storage.registry import read_section
-from matrix_pypi_bot.process.outbound import ForbiddenAddress, Outbound, Unreachable, origin_of
+from matrix_pypi_bot.process.outbound import ForbiddenAddress, Origin, Outbound, Unreachable, origin_of
 from matrix_pypi_bot.process.setting_types import HttpUrl
 from matrix_pypi_bot.process.settings import Section
 from matrix_pypi_bot.wire.cids import Cid
@@ -58,7 +58,8 @@ class _BusyError(Unavailable):
 class GatewayBackend(StorageBackend):
     """The gateway at `url`, e.g. `https://mirror.example`; its `/ipfs/<cid>` is what is asked.
 
-    The operator named it, so exactly its scheme, host and port may be http or private; where it redirects to may not.
+    Exactly what is `opened` may be http or private; None: the operator named it, so its own scheme, host and port. Where it redirects
+    to may not.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class GatewayBackend(StorageBackend):
         name: str,
         url: str,
         *,
+        opened: Collection[Origin] | None = None,
         user_agent: str = "matrix-pypi",
         connect_timeout_seconds: float = 3.0,
         read_timeout_seconds: float = 10.0,
@@ -75,7 +77,7 @@ class GatewayBackend(StorageBackend):
         self._url = url.rstrip("/")
         self._outbound = Outbound(
             user_agent=user_agent,
-            opened=(origin_of(url),),
+            opened=(origin_of(url),) if opened is None else opened,
             connect_timeout_seconds=connect_timeout_seconds,
             read_timeout_seconds=read_timeout_seconds,
             proxy=proxy,

@@ -100,6 +100,7 @@ class MemoryStore:
         self._wanted: dict[tuple[str, str, Sha256], None] = {}
         self._writing: dict[Sha256, MemoryWriter] = {}
         self._wrong: dict[Sha256, float] = {}
+        self._metadata: dict[tuple[Sha256, str, str], None] = {}
         self._reports: dict[tuple[str, str, str], tuple[Stored, bool]] = {}
 
     def held(self, sha256: Sha256) -> Held | None:
@@ -239,6 +240,16 @@ class MemoryStore:
     async def askers_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
         """In order of asking."""
         return tuple((one.project, one.file) for one, done in self._reports.values() if done and one.sha256 == sha256)
+
+    async def note_metadata(self, sha256: Sha256, project: str, file: str) -> None:
+        """In order of asking."""
+        self._metadata[sha256, project, file] = None
+
+    async def metadata_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
+        """In order of asking."""
+        told = {(one.project, one.file) for one, done in self._reports.values() if done}
+        named = [(project, file) for digest, project, file in self._metadata if digest == sha256]
+        return tuple(wheel for wheel in named if wheel in told)
 
     def _keep(self, held: Held, data: bytes, blocks: list[Block]) -> None:
         self._objects[held.sha256] = (held, data)

@@ -61,6 +61,7 @@ class PageHandlers:
             unreadable=mail.unreadable,
             queued=mail.queued,
             aside=mail.aside,
+            peers=self._services.peers.told(),
         )
         return web.Response(body=encode(figures), content_type=_JSON)
 
@@ -104,4 +105,5 @@ def _standing(state: PageState) -> Mapping[str, str]:
         "X-View-Age-Seconds": f"{state.age_seconds:.3f}",
         "X-View-Fresh-Seconds": f"{state.fresh_seconds:.3f}",
         "X-Seq": str(state.seq),
+        "X-Has-Peers": str(int(state.has_peers)),
     }

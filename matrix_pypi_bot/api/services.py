@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from matrix_pypi_bot.ports import Clock, Store
+from matrix_pypi_bot.services.announce import Peers
 from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.explain import Explainer
@@ -23,6 +24,7 @@ class Services:
     overrides: Overrides
     explainer: Explainer
     keys: KeyDesk
+    peers: Peers
     projects: Projects
     store: Store
     clock: Clock

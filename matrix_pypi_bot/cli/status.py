@@ -10,8 +10,10 @@ import click
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from matrix_pypi_bot.devstack.status import Holding, OrgStatus, ProcessStatus
+    from matrix_pypi_bot.wire.messages import PeerTold
 
 
 @click.command()
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def command(home: Path | None, as_json: bool) -> None:
-    """How the local stack is: its organisations and processes, what is held where, what is logged, and which mail waits.
+    """How the local stack is: its organisations and processes, what is held where, what is logged, which mail waits, who the peers are.
 
     The storage's figures are at most 10 s old. Exit code 0 when everything is ready, 1 when something is not, 4 when no stack runs.
     """
@@ -61,10 +63,20 @@ def show(org: OrgStatus) -> None:
         told = org.figures
         line = f"  {told.log_leaves:,} statements logged, {told.rooms:,} rooms; to send: {told.queued:,}, to read: {told.unread:,}"
         console.print(line, soft_wrap=True)
+        for peer in told.peers:
+            console.print(_peer(peer), soft_wrap=True)
         if told.aside or told.unreadable:
             console.print(
                 f"  [yellow]put away for you to look at:[/] {told.aside:,} messages not sent, {told.unreadable:,} events not read"
             )
+
+
+def _peer(peer: PeerTold) -> Text:
+    from rich.text import Text
+
+    where = peer.gateway or "no gateway known"
+    until = "announced nothing" if peer.announced_until is None else f"announced until {peer.announced_until}"
+    return Text.assemble(f"  peer {peer.org}  {where}  ", ("as configured" if peer.configured else until, "dim"))
 
 
 def _processes(processes: tuple[ProcessStatus, ...]) -> Table:

@@ -79,6 +79,10 @@ class Ledger(Protocol):
         """Every key manifest kept of the organisation, oldest first; `seq` is its version."""
         ...
 
+    async def announcements(self, org: str) -> list[EnvelopeRow]:
+        """The announcements kept of the organisation, the last few of them, the newest first."""
+        ...
+
     async def sighted(self, statement_id: str, *, room_id: str, event_id: str, sender: str, at_ms: int) -> None:
         """That an event carried the statement; the sender is kept apart, purgeable."""
         ...

@@ -10,6 +10,7 @@ import msgspec
 from matrix_pypi_bot.core.attested import attested
 from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store
+from matrix_pypi_bot.services.announce import Peers
 from matrix_pypi_bot.services.known import Finished, Known, View
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.refresh import Refresher
@@ -34,7 +35,10 @@ class PageAnswer:
 
 
 class Answers:
-    """Answers about what is known now. `stands(row)` tells whether a statement of ours still holds: its key may have been revoked."""
+    """Answers about what is known now. `stands(row)` tells whether a statement of ours still holds: its key may have been revoked.
+
+    `peers` are the gateways of others, None when nobody is pinned.
+    """
 
     def __init__(
         self,
@@ -45,12 +49,14 @@ class Answers:
         clock: Clock,
         voice: Voice,
         stands: Callable[[EnvelopeRow], bool] | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self._projects = projects
         self._refresher = refresher
         self._store = store
         self._clock = clock
         self._voice = voice
+        self._peers = peers
         self._stands = stands or (lambda row: row.keyid == voice.keyid)
 
     async def page(self, project: ProjectName, *, refresh: bool = False) -> PageAnswer:
@@ -76,6 +82,7 @@ class Answers:
             revision=finished.revision,
             seq=seq,
             opened_origins=view.opened_origins,
+            has_peers=self._has_peers,
         )
         return PageAnswer(state=state, body=finished.body)
 
@@ -148,6 +155,7 @@ class Answers:
             core_metadata_sha256=None if isinstance(metadata, bool) else metadata,
             urls=(entry.url,) if entry is not None and entry.url else (),
             opened_origins=view.opened_origins,
+            has_peers=self._has_peers,
             view_age_seconds=round(view.age_seconds(self._clock.now_ms()), 3),
             seq=self._projects.seq,
             project_status=view.page.status,
@@ -156,7 +164,8 @@ class Answers:
     async def _with_witnesses(self, decision: Decision) -> Decision:
         """With what attestations say of the digest: under which CIDs it is found (the own organisation's word, if it gave one that
         stands, else the last of each other's), its size if the page told none and this one did, and who attested it: here, whether
-        this one did. A wrong CID of others costs a transfer; a wrong size would have the right bytes refused.
+        this one did. A wrong CID of others costs a transfer; a wrong size would have the right bytes refused. And with where others
+        may have it.
         """
         if not decision.serves or decision.sha256 is None:
             return decision
@@ -165,12 +174,19 @@ class Answers:
             rows = await tables.ledger.attestations_of(ProjectName(decision.project), file, sha256)
         own = [row for row in rows if row.org == self._voice.org and self._stands(row)]
         found = attested(row.envelope for row in own or {row.org: row for row in rows}.values())
+        peers = self._peers
         return msgspec.structs.replace(
             decision,
             cids=found.cids,
+            peers=peers.gateways({row.org for row in rows}) if peers is not None else (),
+            peer_origins=peers.origins if peers is not None else (),
             size=found.size if decision.size is None and own else decision.size,
             attested_by=(self._voice.org,) if own else (),
         )
+
+    @property
+    def _has_peers(self) -> bool:
+        return self._peers is not None and self._peers.are_pinned
 
 
 def _finished(known: Known) -> tuple[View, Finished]:

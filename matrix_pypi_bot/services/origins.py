@@ -1,4 +1,4 @@
-"""Where a page says that its files are, as origins: `scheme://host:port`, always with the port."""
+"""Addresses as origins: `scheme://host:port`, always with the port. Where a page says that its files are; where a gateway is."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ def origins_of_files(page: IndexPage) -> set[str]:
     for head in [head for head, origin in found.items() if origin is None]:
         log.warning("page names a file at an odd address", extra={"project": page.project, "address": head})
     return {origin for origin in found.values() if origin is not None}
+
+
+def origin_of_url(url: str) -> str | None:
+    """The origin of an http(s) address without user, query and fragment; None for anything else."""
+    if not (url.isascii() and url.isprintable()) or not {" ", "@", "?", "#", "\\"}.isdisjoint(url):
+        return None
+    scheme, _, rest = url.partition("://")
+    return _origin(f"{scheme}://{rest.partition('/')[0]}") if scheme.lower() in _PORTS else None
 
 
 def _origin(head: str) -> str | None:

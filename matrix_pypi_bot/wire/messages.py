@@ -42,8 +42,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of `GET /internal/v1/decide/<project>/<file>`: may these bytes be served, which are they, where are they.
 
     `sha256` and `size` name the digest chosen (size None when nobody told it). `urls` are the upstream addresses of the file,
-    best first; `opened_origins` those `scheme://host:port` that the operator's own configuration opens although they are http or
-    private. `core_metadata_sha256` is the digest of `<file>.metadata`, None when none is advertised. `path` is the file's path here;
+    best first, none for a file that only other organisations know; `opened_origins` those `scheme://host:port` that the operator's
+    own configuration opens although they are http or private. `peers` are the gateways of other organisations (without `/ipfs/`),
+    those first that attested the digest, and `peer_origins` the origins of those whose address the operator wrote himself: only they
+    may be http or private. `cids` and `peers` stand in no page; `has_peers`: others are pinned, so that it is worth asking.
+    `core_metadata_sha256` is the digest of `<file>.metadata`, None when none is advertised. `path` is the file's path here;
     `seq` the position in the change stream at which all this was true; `project_status` what upstream says of the project (PEP 792).
     """
 
@@ -61,6 +64,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     urls: tuple[str, ...] = ()
     opened_origins: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
+    peer_origins: tuple[str, ...] = ()
+    has_peers: bool = False
     attested_by: tuple[str, ...] = ()
     view_age_seconds: float = 0.0
     seq: int = 0
@@ -77,6 +82,7 @@ class PageState(msgspec.Struct, frozen=True, kw_only=True):
 
     `fresh_seconds` is how long it may be served without asking the bot again; `state` `down` means that the last attempt to refresh
     failed. `seq` is the position in the change stream at which the document was finished, `revision` its ETag without quotes.
+    `has_peers`: other organisations are pinned, and `decide` tells where their gateways are.
     """
 
     state: ViewState
@@ -85,12 +91,16 @@ class PageState(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
     seq: int
     opened_origins: tuple[str, ...] = ()
+    has_peers: bool = False
 
 
 class PageFile(
     msgspec.Struct, frozen=True, kw_only=True, rename={"decision": "_decision", "path": "_path", "upstream_url": "_url"}
 ):
-    """The part of a finished page entry that the frontend itself reads; everything else passes through untouched."""
+    """The part of a finished page entry that the frontend itself reads; everything else passes through untouched.
+
+    `upstream_url` is empty for a file that only other organisations know.
+    """
 
     filename: str
     hashes: dict[str, str]
@@ -137,7 +147,13 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
-    """`POST /internal/v1/observed`: wrong bytes were seen. `sha256` None when the transfer broke off before its end."""
+    """`POST /internal/v1/observed`: wrong bytes were seen. `sha256` None when the transfer broke off before its end.
+
+    `kind` is `bytes` when somebody sent what he was not asked for. It is `cid-content` when every block was the one that `cid` leads
+    to, and what they make is not the file with `expected_sha256`: then who attested that CID with that digest is wrong, not who sent
+    it. With `sha256` None they make no file of the size expected at all, and `size` is what the root tells (0: it is no file's); that
+    size proves something only against who attested another one.
+    """
 
     project: str
     file: str
@@ -146,6 +162,8 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     source: str
     reason: str
+    kind: Literal["bytes", "cid-content"] = "bytes"
+    cid: str | None = None
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -241,8 +259,20 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, tuple[Evidence, ...]]
 
 
+class PeerTold(msgspec.Struct, frozen=True, kw_only=True):
+    """A pinned organisation: the address of its gateway, None when nobody told a usable one; `configured` when the operator wrote it.
+
+    `announced_until` is when what it announced last expires, None when nothing that counts was announced.
+    """
+
+    org: str
+    gateway: str | None
+    configured: bool
+    announced_until: str | None
+
+
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET /internal/v1/figures`: how much there is, and how much mail waits.
+    """`GET /internal/v1/figures`: how much there is, how much mail waits, and where the pinned organisations' gateways are.
 
     `unread` events and `queued` messages will be worked off, `unreadable` and `aside` ones were put away for a person to see.
     """
@@ -253,6 +283,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: int
     queued: int
     aside: int
+    peers: tuple[PeerTold, ...] = ()
 
 
 def encode(message: msgspec.Struct | dict[str, Any]) -> bytes:  # type: ignore[explicit-any]  # a finished page is open JSON

@@ -52,6 +52,7 @@ async def answered(answer: Callable[[web.BaseRequest], Awaitable[web.StreamRespo
 @pytest.mark.parametrize("unix", [False, True])
 async def test_pages_come_whole_or_not_at_all_when_they_are_known(tmp_path: Path, unix: bool) -> None:
     bot = ScriptedBot()
+    bot.has_peers = unix
     bot.publish("mxa", [ENTRY], revision="r1")
     async with linked(bot, socket_path=str(tmp_path / "bot.sock") if unix else None) as link:
         answer = PageAnswer(
@@ -61,6 +62,7 @@ async def test_pages_come_whole_or_not_at_all_when_they_are_known(tmp_path: Path
             age_seconds=0.0,
             fresh_seconds=60.0,
             seq=1,
+            has_peers=unix,
         )
         assert await link.page(MXA, revision=None, refresh=False) == answer
         assert (await link.page(MXA, revision="r1", refresh=True)).raw is None

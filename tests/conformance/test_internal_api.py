@@ -225,6 +225,7 @@ async def test_figures_tell_what_is_logged_and_what_waits(client: Client, world:
     assert (await client.post("/stored", encode(report(ONE)))).status == 202
     assert await world.attestations("mxa") == [ONE.sha256]
     after = (await client.get("/figures")).json
+    assert before.pop("peers") == after.pop("peers") == []
     assert {name: after[name] - before[name] for name in after} == {
         "log_leaves": 1,
         "rooms": 0,
@@ -241,6 +242,10 @@ async def test_wrong_bytes_are_noted(client: Client, world: World) -> None:
         "source": "upstream", "reason": "cut\r\noff",
     }  # fmt: skip
     assert (await client.post("/observed", json.dumps(seen).encode())).status == 202
+    other = {**seen, "kind": "cid-content", "cid": report(ONE).cid, "size": 0}
+    assert (await client.post("/observed", json.dumps(other).encode())).status == 202
+    for wrong in ({"cid": None}, {"cid": "nonsense"}, {"kind": "bytes"}, {"kind": "anything"}):
+        assert (await client.post("/observed", json.dumps({**other, **wrong}).encode())).status == 400
 
 
 async def test_operators_end_keys_and_frontends_only_see_them(client: Client, world: World) -> None:
@@ -448,6 +453,7 @@ def services_of(world: World) -> Services:
         overrides=world.overrides,
         explainer=world.explainer,
         keys=desk_of(world),
+        peers=world.peers,
         projects=world.projects,
         store=world.store,
         clock=world.clock,

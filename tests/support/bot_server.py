@@ -58,6 +58,7 @@ class _BotServer:
             "X-View-Age-Seconds": str(answer.age_seconds),
             "X-View-Fresh-Seconds": str(answer.fresh_seconds),
             "X-Seq": str(answer.seq),
+            "X-Has-Peers": str(int(answer.has_peers)),
         }
         return web.Response(status=200 if answer.raw is not None else 304, body=answer.raw, headers=headers)
 

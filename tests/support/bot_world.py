@@ -13,9 +13,11 @@ from typing import Any
 from matrix_pypi_bot.adapters.database.engine import open_store
 from matrix_pypi_bot.core.cooldown import Cooldown
 from matrix_pypi_bot.core.evidence import Mode, Terms
+from matrix_pypi_bot.core.keyring import PinnedOrg
 from matrix_pypi_bot.core.policy import Denial, NameRules
 from matrix_pypi_bot.core.signers import MIRROR, WATCHER, PinnedKey, SigningKey
 from matrix_pypi_bot.ports import Absent, Away, FetchedPage, NotModified, Store, Wrong
+from matrix_pypi_bot.services.announce import Peers
 from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.clockwork import Clockwork
@@ -170,6 +172,7 @@ class World:
         upstream: str = f"pypi {BASE_URL}",
         patience_seconds: float = 5.0,
         max_held_bytes: int = 1 << 20,
+        pinned: Sequence[PinnedOrg] = (),
     ) -> None:
         self.store, self.index, self.clock = store, index, clock
         self.postman = CountingPostman()
@@ -207,8 +210,15 @@ class World:
             index_name="pypi",
             attests=attests,
         )
+        self.revoked: set[str] = set()
+        self.peers = Peers(store=store, clock=clock, pinned=pinned, counts=lambda row: row.keyid not in self.revoked)
         self.answers = Answers(
-            projects=self.projects, refresher=self.refresher, store=store, clock=clock, voice=self.voice
+            projects=self.projects,
+            refresher=self.refresher,
+            store=store,
+            clock=clock,
+            voice=self.voice,
+            peers=self.peers,
         )
         self.overrides = Overrides(
             projects=self.projects, refresher=self.refresher, clock=clock, voice=self.voice, index_name="pypi"
@@ -230,6 +240,7 @@ class World:
         self.days += 1
 
     async def start(self) -> None:
+        await self.peers.start()
         await self.projects.start()
         await self.attester.start()
 

@@ -23,18 +23,18 @@ import msgspec
 from aiohttp import web
 
 from index_frontend.app.serving import listening
-from index_frontend.blocks import Blocks, Neighbour
+from index_frontend.blocks import Blocks, Gateways, Neighbour
 from index_frontend.fill import Fills, PeerFiles, Race, Reporter, WheelMetadata
 from index_frontend.handlers.files import FileHandler
 from index_frontend.handlers.ipfs import GatewayHandler
 from index_frontend.handlers.middleware import answering
-from index_frontend.ports import BlockStore, ContentStore, Page, ProjectNames, Source
+from index_frontend.ports import BlockStore, ContentStore, Page, ProjectNames
 from index_frontend.storage.filestore import open_filestore
 from index_frontend.storage.filestore.disk import Disk
 from index_frontend.storage.gateway import GatewayBackend
 from index_frontend.storage.verified import Verified, opened
 from index_frontend.upstream import UpstreamSource
-from matrix_pypi_bot.process.outbound import Outbound, origin_of
+from matrix_pypi_bot.process.outbound import Origin, Outbound, origin_of
 from matrix_pypi_bot.wire.messages import Decision, Observed, PageState, ProjectDocument, Stored
 from matrix_pypi_bot.wire.names import FileName, FilePath, ProjectName, file_path, parse_file_path
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
@@ -44,6 +44,7 @@ from tests.support.upstream import Upstream
 
 T = TypeVar("T")
 MAX_AT_ONCE = 16
+MAX_GATEWAYS = 4
 PEER_HEAD_START_SECONDS = 0.15
 MAX_FILE_BYTES = int(os.environ.get("FILE_SIDE_MAX_BYTES", 64 << 20))
 
@@ -78,6 +79,9 @@ class ScriptedOracle:
     attested: dict[str, tuple[str, ...]] = field(default_factory=dict)
     attested_by: tuple[str, ...] = ("orga",)
     attested_size: int | None = None
+    peers: tuple[str, ...] = ()
+    peer_origins: tuple[str, ...] = ()
+    asked_whereabouts: list[str] = field(default_factory=list)
     is_away: bool = False
 
     def say(self, decision: Decision) -> None:
@@ -99,11 +103,19 @@ class ScriptedOracle:
         raise Problem("matrix-pypi: no page names this file", code=ProblemCode.NOT_FOUND)
 
     async def whereabouts(self, project: ProjectName, file: FileName) -> Decision:
-        """The same, with the CIDs that were attested."""
+        """The same, with the CIDs that were attested and the gateways of others."""
+        self.asked_whereabouts.append(file)
         decision = await self.standing_of(project, file)
         cids = self.attested.get(file, ())
         size = self.attested_size if decision.size is None else decision.size
-        return msgspec.structs.replace(decision, cids=cids, size=size, attested_by=self.attested_by if cids else ())
+        return msgspec.structs.replace(
+            decision,
+            cids=cids,
+            size=size,
+            attested_by=self.attested_by if cids else (),
+            peers=self.peers,
+            peer_origins=self.peer_origins,
+        )
 
     async def page(self, project: ProjectName, *, refresh: bool = False) -> Page:
         """An empty page; looking at upstream again is what matters here."""
@@ -162,11 +174,11 @@ async def serving(
         for name, url in peers.items():
             peer = Verified(GatewayBackend(name, url, connect_timeout_seconds=1, read_timeout_seconds=1))
             neighbours.append(Neighbour(await stack.enter_async_context(opened(peer)), "peer"))
-        blocks = Blocks(neighbours, oracle.report_observed) if neighbours else None
-        source: Source = UpstreamSource(outbound)
-        if blocks is not None:
-            peer_files = PeerFiles(blocks, max_file_bytes=MAX_FILE_BYTES)
-            source = Race(peer_files, source, PEER_HEAD_START_SECONDS)
+        gateways = Gateways(_gateway, known=frozenset(peers.values()), most=MAX_GATEWAYS)
+        stack.push_async_callback(gateways.close)
+        blocks = Blocks(neighbours, oracle.report_observed, gateways)
+        peer_files = PeerFiles(blocks, max_file_bytes=MAX_FILE_BYTES)
+        source = Race(peer_files, UpstreamSource(outbound), PEER_HEAD_START_SECONDS)
         fills = Fills(store, [WheelMetadata(store), source], oracle, reporter)
         stack.push_async_callback(fills.close)
         reports = asyncio.create_task(reporter.run())
@@ -295,6 +307,10 @@ def worker(folder: Path, decisions: Sequence[Decision], environ: Mapping[str, st
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def _gateway(name: str, url: str, opened: frozenset[Origin]) -> Verified:
+    return Verified(GatewayBackend(name, url, opened=opened, connect_timeout_seconds=1, read_timeout_seconds=1))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

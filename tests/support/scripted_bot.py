@@ -33,6 +33,7 @@ class ScriptedBot:
         self.fresh_seconds = 60.0
         self.age_seconds = 0.0
         self.state: Any = "live"
+        self.has_peers = False
         self.down = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -70,6 +71,7 @@ class ScriptedBot:
             age_seconds=self.age_seconds,
             fresh_seconds=self.fresh_seconds,
             seq=seq,
+            has_peers=self.has_peers,
         )
 
     async def decision(self, project: ProjectName, file: FileName, path: str | None) -> Decision:

@@ -182,7 +182,7 @@ def _sound(path: Path) -> tuple[sqlite3.Connection, bool]:
     except BaseException:
         connection.close()
         raise
-    return connection, version != rows.VERSION
+    return connection, version in rows.WITHOUT_BLOCKS
 
 
 def _make(connection: sqlite3.Connection, tables: str) -> None:
@@ -193,7 +193,7 @@ def _create(path: Path) -> sqlite3.Connection:
     for suffix in ("", "-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     connection = _connect(path)
-    _make(connection, rows.SCHEMA + rows.FILES)
+    _make(connection, rows.SCHEMA + rows.METADATA + rows.FILES)
     return connection
 
 

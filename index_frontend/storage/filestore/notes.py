@@ -17,6 +17,7 @@ from matrix_pypi_bot.wire.messages import Stored
 log = logging.getLogger(__name__)
 
 WRONG_SECONDS: Final = 60.0
+MAX_WHEELS: Final = 32  # with the same METADATA, of which one is looked for that may be served
 
 
 class Notes:
@@ -69,6 +70,14 @@ class Notes:
     async def askers_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
         """From the index. Raises StorageBroken."""
         return await self._index.read(partial(rows.askers_of, sha256=sha256))
+
+    async def note_metadata(self, sha256: Sha256, project: str, file: str) -> None:
+        """In the index. Raises StorageBroken."""
+        await self._index.write(partial(rows.note_metadata, sha256=sha256, project=project, file=file))
+
+    async def metadata_of(self, sha256: Sha256) -> tuple[tuple[str, str], ...]:
+        """From the index. Raises StorageBroken."""
+        return await self._index.read(partial(rows.metadata_of, sha256=sha256, limit=MAX_WHEELS))
 
     async def reported_after(self, number: int, limit: int) -> list[tuple[int, Stored]]:
         """From the index. Raises StorageBroken."""

@@ -16,7 +16,7 @@ from matrix_pypi_bot.wire.cids import Cid
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Stored
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 _FILES: Final = """
 CREATE TABLE files (
@@ -50,11 +50,21 @@ CREATE TABLE wanted (
 CREATE TABLE wrong (sha256 TEXT PRIMARY KEY, at_seconds REAL NOT NULL) WITHOUT ROWID;
 """
 
+METADATA: Final = """
+CREATE TABLE metadata (
+    sha256 TEXT NOT NULL, project TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (sha256, project, file)
+) WITHOUT ROWID;
+"""
+"""Which wheels the METADATA with a digest is of, of those that clients were given."""
+
 FILES: Final = _FILES + COPIES
 """What is found again when it is lost."""
 
-MIGRATIONS: Final = {1: "DROP TABLE files;" + FILES}
-"""From each earlier version to this one. The files are looked at anew, what the bot was told is kept."""
+MIGRATIONS: Final = {1: "DROP TABLE files;" + FILES + METADATA, 2: METADATA}
+"""From each earlier version to this one. What the bot was told is kept."""
+
+WITHOUT_BLOCKS: Final = frozenset({1})
+"""Versions after which the files are looked at anew."""
 
 _STORED_COLUMNS: Final = "project, file, sha256, size, cid, source"
 
@@ -79,6 +89,7 @@ def check(connection: sqlite3.Connection) -> None:
     connection.execute(f"SELECT id, {_STORED_COLUMNS}, reported FROM reports LIMIT 1").fetchone()  # noqa: S608 - a constant
     connection.execute("SELECT project, file, sha256 FROM wanted LIMIT 1").fetchone()
     connection.execute("SELECT sha256, at_seconds FROM wrong LIMIT 1").fetchone()
+    connection.execute("SELECT sha256, project, file FROM metadata LIMIT 1").fetchone()
 
 
 def get_file(connection: sqlite3.Connection, sha256: Sha256) -> FileRow | None:
@@ -201,3 +212,16 @@ def askers_of(connection: sqlite3.Connection, sha256: Sha256) -> tuple[tuple[str
     """(project, file) of what the bot knows that clients were given."""
     query = "SELECT project, file FROM reports WHERE sha256 = ? AND reported ORDER BY id"
     return tuple(connection.execute(query, (sha256,)).fetchall())
+
+
+def note_metadata(connection: sqlite3.Connection, sha256: Sha256, project: str, file: str) -> None:
+    """A client was given these bytes as the METADATA of the wheel `file`."""
+    query = "INSERT OR IGNORE INTO metadata (sha256, project, file) VALUES (?, ?, ?)"
+    connection.execute(query, (sha256, project, file))
+
+
+def metadata_of(connection: sqlite3.Connection, sha256: Sha256, limit: int) -> tuple[tuple[str, str], ...]:
+    """(project, file) of wheels with this METADATA of which the bot knows that clients were given them, at most `limit`."""
+    query = """SELECT project, file FROM metadata WHERE sha256 = ? AND EXISTS (
+        SELECT 1 FROM reports WHERE reports.project = metadata.project AND reports.file = metadata.file AND reported) LIMIT ?"""
+    return tuple(connection.execute(query, (sha256, limit)).fetchall())

@@ -84,7 +84,7 @@ CLAIMS_SCHEMA: Final = (
 )
 CLAIMS_INSERT_ONLY: Final = ("claim", "verdict")
 
-_MANY: Final = 50  # organisations that attest one digest, as far as anybody looks
+_MANY: Final = 50  # organisations that attest one digest, announcements of one of them: as far as anybody looks
 _DAY_MS: Final = 86_400_000
 _CLAIM_COLUMNS: Final = (
     "statement_id, kind, file, subject, org, keyid, index_name, word, received_ms, serial, upload_time, facts"
@@ -184,6 +184,12 @@ class LedgerTables:
 
     async def manifests(self, org: str) -> list[EnvelopeRow]:
         rows = await self._db.fetch(_SELECT + "WHERE kind = 'keys' AND org = $1 ORDER BY n", org)
+        return [_envelope(row) for row in rows]
+
+    async def announcements(self, org: str) -> list[EnvelopeRow]:
+        rows = await self._db.fetch(
+            _SELECT + "WHERE project = '' AND kind = 'announcement' AND org = $1 ORDER BY n DESC LIMIT $2", org, _MANY
+        )
         return [_envelope(row) for row in rows]
 
     async def sighted(self, statement_id: str, *, room_id: str, event_id: str, sender: str, at_ms: int) -> None:

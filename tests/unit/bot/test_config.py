@@ -44,7 +44,8 @@ def test_the_example_holds_every_key_and_no_other() -> None:
 
 def test_the_example_is_a_configuration_that_shows_the_defaults() -> None:
     example = config.load(config.EXAMPLE, {})
-    assert [example.index, example.policy, example.rooms, example.logging] == [
+    assert [example.announce, example.index, example.policy, example.rooms, example.logging] == [
+        config.AnnounceSettings(),
         IndexSettings(),
         config.PolicySettings(),
         config.RoomsSettings(),
@@ -57,6 +58,18 @@ def test_the_example_is_a_configuration_that_shows_the_defaults() -> None:
         "@pypi:example.org",
         "http://127.0.0.1:29331",
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"KUBO_ADDRS": "[/ip4/192.0.2.1/tcp/4001]"}, "kubo_peer names it"),
+        ({"KUBO_PEER": "12D3KooWExample"}, "set gateway or log"),
+        ({"GATEWAY": "mirror.example.org"}, "expected a URL"),
+    ],
+)
+def test_half_an_announcement_is_refused(tmp_path: Path, keys: dict[str, str], says: str) -> None:
+    assert says in refusal(tmp_path, **{f"ANNOUNCE__{key}": value for key, value in keys.items()})
 
 
 def test_each_process_leaves_exactly_the_other_ones_sections_alone() -> None:

@@ -31,7 +31,12 @@ matrix_pypi_frontend_storage_limit_bytes{backend="office"} 2048.0
 # TYPE matrix_pypi_frontend_storage_uncopied_files gauge
 matrix_pypi_frontend_storage_uncopied_files{backend="office"} 900.0
 """
-FIGURES = {"log_leaves": 7, "rooms": 5, "unread": 0, "unreadable": 0, "queued": 3, "aside": 0}
+PEERS = [
+    {"org": "orgb", "gateway": "http://127.0.0.1:8081", "configured": True, "announced_until": None},
+    {"org": "orgc", "gateway": "https://c.example", "configured": False, "announced_until": "2026-12-01T00:00:00Z"},
+    {"org": "orgd", "gateway": None, "configured": False, "announced_until": None},
+]
+FIGURES = {"log_leaves": 7, "rooms": 5, "unread": 0, "unreadable": 0, "queued": 3, "aside": 0, "peers": PEERS}
 Answers = dict[str, tuple[int, bytes]]
 WELL: Answers = {
     "/health": (200, b"OK"),
@@ -104,6 +109,9 @@ def test_everything_is_told_for_people(run: Callable[..., Result]) -> None:
     assert "file ok 1,200 1.4 GiB" in lines
     assert "office degraded 300 900 1.0 KiB 2.0 KiB" in lines
     assert "7 statements logged, 5 rooms; to send: 3, to read: 0" in lines
+    assert "peer orgb http://127.0.0.1:8081 as configured" in lines
+    assert "peer orgc https://c.example announced until 2026-12-01T00:00:00Z" in lines
+    assert "peer orgd no gateway known announced nothing" in lines
 
 
 def test_what_is_not_ready_is_named_and_the_answer_is_no(run: Callable[..., Result]) -> None:

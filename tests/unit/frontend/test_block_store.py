@@ -214,6 +214,7 @@ async def of_the_first_version(folder: Path) -> AsyncIterator[FileStore]:
     node_of(folder, LARGE).unlink()
     with sqlite3.connect(folder / "index.sqlite") as index:
         for change in (
+            "DROP TABLE metadata",
             "DROP TABLE blocks",
             "DROP TABLE totals",
             "DROP TABLE copied_until",
@@ -239,6 +240,22 @@ async def test_an_earlier_versions_files_get_their_blocks_and_its_reports_stay(t
         await until_indexed(store, LARGE)
         assert await blocks(store, LARGE) == blocks_of(LARGE)
         assert await store.unreported() == [REPORT]
+
+
+async def test_what_the_version_before_knew_is_known_and_nothing_is_hashed_anew(tmp_path: Path) -> None:
+    async with open_filestore(tmp_path) as store:
+        held = await put(store, LARGE)
+        await store.note_asked(REPORT)
+    with sqlite3.connect(tmp_path / "index.sqlite") as index:
+        index.execute("DROP TABLE metadata")
+        index.execute("PRAGMA user_version = 2")
+    index.close()
+    async with open_filestore(tmp_path) as store:
+        assert (await store.find(held.sha256), await store.unreported()) == (held, [REPORT])
+        await store.note_metadata(held.sha256, "a", "a.zip")
+        assert await store.metadata_of(held.sha256) == ()
+        await store.reported(REPORT)
+        assert await store.metadata_of(held.sha256) == (("a", "a.zip"),)
 
 
 async def test_where_a_block_lay_is_forgotten_with_its_file(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from index_frontend.blocks.neighbour import (
     MAX_LIMIT,
     STALL_SECONDS,
 )
-from index_frontend.dag.blocks import LEAF_BYTES
+from index_frontend.dag.blocks import LEAF_BYTES, node_cid
 from index_frontend.ports import SourceAway, SourceGone, SourceWrong, Wanted
 from index_frontend.storage.api import ContentId, Health, NotFound, Stat, StorageBackend, Unavailable, WrongContent
 from index_frontend.storage.verified import Verified
-from matrix_pypi_bot.wire.cids import Block, Cid, CidBuilder, raw_cid
+from matrix_pypi_bot.wire.cids import Block, Cid, CidBuilder, raw_cid, split_cid
 from matrix_pypi_bot.wire.digests import sha256_of
 from matrix_pypi_bot.wire.messages import Observed
 from matrix_pypi_bot.wire.names import ProjectName
@@ -366,7 +366,19 @@ async def test_a_cid_that_is_no_file_of_that_size_is_told_apart_from_a_lying_nei
     with pytest.raises(SourceWrong):
         await fetched(made.blocks, wanted(cids=(other,)))
     assert made.neighbours[0].is_usable
-    assert made.observed == []
+    (told,) = made.observed
+    assert (told.kind, told.cid, told.size, told.sha256) == ("cid-content", other, 2 * LEAF_BYTES, None)
+
+
+async def test_a_graph_that_is_no_file_below_its_root_is_the_fault_of_who_named_its_cid() -> None:
+    first, short = next(iter(BLOCKS)), raw_cid(sha256_of(b"short"))
+    forged = BLOCKS[ROOT].replace(*(bytes.fromhex(split_cid(cid).sha256) for cid in (first, short)))
+    root = node_cid(forged)
+    made = await world(Mirror("one", {**BLOCKS, root: forged, short: b"short"}))
+    with pytest.raises(SourceWrong):
+        await fetched(made.blocks, wanted(cids=(root,)))
+    assert made.neighbours[0].is_usable
+    assert {(told.kind, told.cid, told.sha256) for told in made.observed} == {("cid-content", root, None)}
 
 
 async def test_a_file_that_is_longer_than_may_be_fetched_is_not() -> None:
@@ -398,7 +410,7 @@ OWN = raw_cid(sha256_of(BIG))
         (wanted(cids=("nonsense", OWN, ROOT)), (ROOT,)),
         (wanted(cids=(raw_cid(sha256_of(b"x")),), size=None), (OWN,)),
         (wanted(size=5), (OWN,)),
-        (wanted(name="mxa-1.0-py3-none-any.whl.metadata"), ()),
+        (wanted(name="mxa-1.0-py3-none-any.whl.metadata"), (OWN,)),
     ],
 )
 def test_a_file_is_looked_for_under_the_cids_that_it_can_have(want: Wanted, cids: tuple[Cid, ...]) -> None:

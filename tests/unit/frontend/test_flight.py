@@ -42,7 +42,7 @@ def wanted(body: bytes = BODY, *, size: int | None = len(BODY)) -> Wanted:
     return Wanted(
         sha256=sha256_of(body),
         size=size,
-        urls=(),
+        urls=(f"https://files.example/{FILE}",),
         opened_origins=frozenset(),
         project=ProjectName("mxa"),
         name=FILE,

@@ -127,6 +127,24 @@ async def test_a_page_past_its_freshness_is_asked_about_and_renewed(world: World
     assert len(world.bot.asked) == 2
 
 
+async def test_that_others_are_pinned_is_known_from_the_next_answer_about_the_same_page(world: World) -> None:
+    world.bot.publish("mxa", [ENTRY], revision="r1")
+    await world.oracle.page(MXA)
+    assert not (await world.oracle.standing(WHEEL)).has_peers
+    world.bot.has_peers = True
+    world.clock.now += 61
+    await world.beat()
+    await world.oracle.page(MXA)
+    assert (await world.oracle.standing(WHEEL)).has_peers
+
+
+async def test_a_file_without_an_address_upstream_has_none(world: World) -> None:
+    world.bot.publish("mxa", [{**ENTRY, "_url": ""}, OTHER], revision="r1")
+    await world.oracle.page(MXA)
+    assert (await world.oracle.standing(WHEEL)).urls == ()
+    assert (await world.oracle.standing(SECOND)).urls == (OTHER["_url"],)
+
+
 async def test_a_page_for_which_upstream_was_not_asked_is_a_hit_even_if_the_bot_was(world: World) -> None:
     world.bot.publish("mxa", revision="r1")
     world.bot.age_seconds = 3.0

@@ -11,6 +11,7 @@ from index_frontend.blocks import needs_cid
 from index_frontend.dag.blocks import LEAF_BYTES
 from index_frontend.fill import PeerFiles
 from index_frontend.ports import SourceGone, Wanted
+from matrix_pypi_bot.wire.cids import raw_cid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from matrix_pypi_bot.wire.names import ProjectName
 from tests.support.dists import wheel
@@ -65,10 +66,23 @@ async def test_metadata_other_than_the_one_wanted_is_not_given() -> None:
         await read(files, replace(WANTED, sha256=sha256_of(b"other")))
 
 
-async def test_without_an_attested_cid_of_its_wheel_no_peer_is_asked_for_metadata() -> None:
-    made = await world(Mirror("one", BLOCKS))
+@pytest.mark.parametrize("cids", [(), (ROOT,)], ids=["no CID of the wheel", "its CID"])
+async def test_metadata_that_a_peer_has_by_itself_is_one_block(cids: tuple[str, ...]) -> None:
+    alone = raw_cid(sha256_of(METADATA))
+    mirror = Mirror("one", {**BLOCKS, alone: METADATA})
+    made = await world(mirror)
     files = PeerFiles(made.blocks, max_file_bytes=1 << 30)
-    assert files.ways(replace(WANTED, cids=())) == ()
+    assert await read(files, replace(WANTED, cids=cids)) == METADATA
+    assert mirror.asked == [alone]
+
+
+async def test_without_a_cid_of_its_wheel_a_peer_has_metadata_by_itself_or_not() -> None:
+    mirror = Mirror("one", BLOCKS)
+    made = await world(mirror)
+    files = PeerFiles(made.blocks, max_file_bytes=1 << 30)
+    with pytest.raises(SourceGone, match="no peer has"):
+        await read(files, replace(WANTED, cids=()))
+    assert mirror.asked == [raw_cid(sha256_of(METADATA))]
     assert files.ways(replace(WANTED, wheel=None)) == ()
 
 

@@ -95,6 +95,18 @@ async def test_what_another_process_noted_is_not_reported_by_this_one() -> None:
         await until(lambda: oracle.stored == [TWO])
 
 
+async def test_of_metadata_it_is_noted_whose_it_is_and_the_bot_is_not_told() -> None:
+    store, oracle = MemoryStore(), ScriptedOracle()
+    async with running(store, oracle) as reporter:
+        reporter.asked("mxa", "mxa-1.zip.metadata", held("2"), "upstream")
+        reporter.asked("mxa", "mxa-1.zip", held("1"), "upstream")
+        await until(lambda: oracle.stored)
+        await asyncio.sleep(0.01)
+        assert await store.metadata_of(held("2").sha256) == (("mxa", "mxa-1.zip"),)
+    assert oracle.stored == [ONE]
+    assert await store.unreported() == []
+
+
 async def test_reports_wait_until_the_bot_is_back() -> None:
     store, oracle = MemoryStore(), ScriptedOracle(is_away=True)
     async with running(store, oracle) as reporter:
@@ -142,6 +154,9 @@ async def test_a_store_that_cannot_note_does_not_keep_the_bot_from_knowing() -> 
         async def note_asked(self, stored: Stored) -> bool:
             raise StorageBroken("no disk")
 
+        async def note_metadata(self, sha256: Sha256, project: str, file: str) -> None:
+            raise StorageBroken("no disk")
+
         async def unreported(self, limit: int = 500) -> list[Stored]:
             raise StorageBroken("no disk")
 
@@ -150,6 +165,7 @@ async def test_a_store_that_cannot_note_does_not_keep_the_bot_from_knowing() -> 
 
     oracle = ScriptedOracle()
     async with running(Broken(), oracle) as reporter:
+        reporter.asked("mxa", "mxa-1.zip.metadata", held("2"), "upstream")
         reporter.asked("mxa", "mxa-1.zip", held("1"), "upstream")
         await until(lambda: oracle.stored == [ONE])
 
