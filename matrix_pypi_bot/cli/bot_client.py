@@ -64,17 +64,28 @@ def find_bot(config: Path | None, home: Path | None, *, operator: bool = False) 
 
 
 def _settings(config: Path | None, home: Path | None) -> Settings:
-    if config is not None:
-        return load(config)
+    return load(config or config_in_stack(home))
+
+
+def config_in_stack(home: Path | None, org: str | None = None) -> Path:
+    """The configuration of the bot of `org` in the running local stack; None: of the first. Raises a Problem when there is none."""
     stack = Home(home or default_home())
     try:
-        return load(Path(json.loads(stack.stack_file.read_bytes())["orgs"][0]["config_file"]))
+        orgs = json.loads(stack.stack_file.read_bytes())["orgs"]
+        if org is None:
+            return Path(orgs[0]["config_file"])
+        files = {told["name"]: Path(told["config_file"]) for told in orgs}
     except FileNotFoundError as error:
         raise NeededIsMissing(
             f"no local stack is running in {stack.folder}", hint="start one with matrix-pypi up, or name a bot with -c"
         ) from error
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigurationProblem(f"cannot read {stack.stack_file}", hint="restart matrix-pypi up") from error
+    if org not in files:
+        raise NeededIsMissing(
+            f"the stack in {stack.folder} has no {clean_line(org, 60)}", hint=f"it has {', '.join(files)}"
+        )
+    return files[org]
 
 
 class _Connection(http.client.HTTPConnection):

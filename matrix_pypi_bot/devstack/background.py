@@ -6,7 +6,7 @@ import os
 import sys
 
 from matrix_pypi_bot.devstack.home import sign_lock
-from matrix_pypi_bot.devstack.stack import Prepared
+from matrix_pypi_bot.devstack.preparing import Prepared
 
 
 def go_to_background(prepared: Prepared) -> bool:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ class Part:
     """One process of the stack.
 
     `ready` says, without waiting long, whether it does its work; `mark` is a text in its command that no other process has, by
-    which a leftover of it is known. `environment` is added to ours.
+    which a leftover of it is known. `environment` None: ours.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Part:
     log: Path
     ready: Callable[[], bool]
     mark: str
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] | None = None
 
 
 def spawn(part: Part) -> subprocess.Popen[bytes]:
@@ -42,7 +42,7 @@ def spawn(part: Part) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             part.command,
             cwd=part.folder,
-            env={**os.environ, **part.environment},
+            env=part.environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +13,6 @@ from matrix_pypi_bot.devstack.kubo import KuboNode
 from matrix_pypi_bot.devstack.ports import LOOPBACK, OrgPorts, PublicPorts
 from matrix_pypi_bot.devstack.tls import Tls
 from matrix_pypi_bot.process.secret_files import create_secret, new_seed, new_token, write_private
-from matrix_pypi_bot.process.settings import ENVIRONMENT_PREFIX, ConfigurationProblem
 
 BOT_LOCALPART: Final = "pypi"
 CHECKPOINT_SECONDS: Final = 5  # whoever tries things out does not want to wait ten minutes
@@ -28,7 +26,10 @@ Tree = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrgPlan:
-    """One organisation of the stack: its name, its place, its ports and where its frontend listens; `kubo` None: it has no node."""
+    """One organisation of the stack: its name, its place, its ports and where its frontend listens.
+
+    `kubo` None: it has no node; `pins`: there are others, and its `trust.yaml` names them.
+    """
 
     name: str
     home: OrgHome
@@ -40,6 +41,7 @@ class OrgPlan:
     upstream: str | None
     database: str | None
     kubo: KuboNode | None = None
+    pins: bool = False
 
     @property
     def frontend_address(self) -> str:
@@ -94,6 +96,7 @@ def bot_tree(plan: OrgPlan) -> Tree:
         },
         "public": {"listen": f"{LOOPBACK}:{plan.public.public}"},
         "log": {"checkpoint_seconds": CHECKPOINT_SECONDS},
+        **({"trust": {"file": str(plan.home.trust)}} if plan.pins else {}),
         **index,
     }
 
@@ -140,7 +143,7 @@ def homeserver_tree(plan: OrgPlan) -> Tree:
         "ip_range_blacklist": [],  # the default forbids loopback, also between homeservers
         "trusted_key_servers": [],
         "suppress_key_server_warning": True,
-        "database": {"name": "sqlite3", "args": {"database": str(folder / "homeserver.db")}},
+        "database": {"name": "sqlite3", "args": {"database": str(plan.home.homeserver_database)}},
         "log_config": str(folder / "homeserver-log.yaml"),
         "media_store_path": str(folder / "media"),
         "signing_key_path": str(secret("homeserver_signing_key")),
@@ -181,8 +184,8 @@ def homeserver_log_tree() -> Tree:
     }
 
 
-def write_configs(plan: OrgPlan) -> None:
-    """Write the configurations of `plan`, and make the secrets that are not there yet (all but the tokens that the bot makes)."""
+def make_secrets(plan: OrgPlan) -> None:
+    """Make the secrets of `plan` that are not there yet (all but the tokens that the bot makes)."""
     secret = plan.home.secret
     # Databases in it hold tokens, and are made by programs that leave their mode to the umask; --home may be a folder for everyone.
     plan.home.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -194,6 +197,10 @@ def write_configs(plan: OrgPlan) -> None:
     # The format of Synapse's `--generate-keys`, which would cost a second start of Synapse: algorithm, version, unpadded base64.
     seed = base64.b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     create_secret(secret("homeserver_signing_key"), f"ed25519 a_{secrets.token_hex(2)} {seed}")
+
+
+def write_configs(plan: OrgPlan) -> None:
+    """Write the configurations of `plan`, whose secrets are there."""
     for file, tree in (
         (plan.home.config, bot_tree(plan)),
         (plan.home.frontend_config, frontend_tree(plan)),
@@ -203,22 +210,9 @@ def write_configs(plan: OrgPlan) -> None:
         write_private(file, to_yaml(tree))
 
 
-def refuse_overrides(plan: OrgPlan, environ: Mapping[str, str]) -> None:
-    """Raises ConfigurationProblem when the environment would move what the stack itself has put somewhere."""
-    for tree in (bot_tree(plan), frontend_tree(plan)):
-        for section, keys in tree.items():
-            for key in keys:
-                variable = f"{ENVIRONMENT_PREFIX}{section}__{key}".upper()
-                if variable in environ:
-                    raise ConfigurationProblem(
-                        f"the environment variable {variable} overrides what `matrix-pypi up` chooses itself",
-                        hint="unset it; --home, --host, --port, --upstream and --database choose",
-                    )
-
-
-def to_yaml(tree: Tree) -> str:
+def to_yaml(tree: Tree, *, header: str = _HEADER) -> str:
     """`tree` as YAML: a key a line down to the second level, JSON (which YAML contains) below."""
-    lines = [_HEADER]
+    lines = [header]
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             lines.append(f"{key}:\n")

@@ -2,7 +2,8 @@
 
 ```
 DIR/  stack.json ports.json pids.json lock   tls/   logs/<org>-<process>.log   swarm.key
-      <org>/  config.yaml frontend.yaml homeserver.yaml registration.yaml   bot.db homeserver.db media/ files/ kubo/   secrets/
+      <org>/  config.yaml frontend.yaml homeserver.yaml registration.yaml trust.yaml
+             bot.db homeserver.db media/ files/ kubo/   secrets/
 ```
 """
 
@@ -18,6 +19,8 @@ from typing import Any, Final
 from matrix_pypi_bot.process.command_line import NeededIsMissing
 from matrix_pypi_bot.process.secret_files import write_private
 
+ORGS: Final = tuple(f"org{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")
+"""The names of a stack's organisations, in the order in which they come."""
 MAX_LOG_BYTES: Final = 20 << 20  # a log larger than this is put aside when the stack starts
 
 
@@ -59,6 +62,16 @@ class OrgHome:
         return self.folder / "registration.yaml"
 
     @property
+    def homeserver_database(self) -> Path:
+        """Synapse's database. Once it is there, the organisation has a name that others may have seen."""
+        return self.folder / "homeserver.db"
+
+    @property
+    def trust(self) -> Path:
+        """Whom it pins."""
+        return self.folder / "trust.yaml"
+
+    @property
     def kubo(self) -> Path:
         """The repository of its Kubo node."""
         return self.folder / "kubo"
@@ -88,6 +101,11 @@ class Home:
     def org(self, name: str) -> OrgHome:
         """The files of one organisation."""
         return OrgHome(self.folder / name)
+
+    def held_orgs(self) -> tuple[str, ...]:
+        """The organisations that have run here: never a part of a stack is started, for the others would miss it."""
+        lived = [number for number, name in enumerate(ORGS, 1) if self.org(name).homeserver_database.exists()]
+        return ORGS[: max(lived, default=0)]
 
     def log(self, org: str, process: str) -> Path:
         """Where a process' output goes. One that has grown large is put aside as `….1`."""

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -75,6 +75,12 @@ class KuboNode:
         """What its process is told beside. With the last it refuses to run without a swarm key."""
         return {"IPFS_PATH": str(self.folder), "IPFS_TELEMETRY": "off", "LIBP2P_FORCE_PNET": "1"}
 
+    @property
+    def address(self) -> Tree:
+        """Where the other nodes find it, as Kubo's `Peering.Peers` names it; once it is prepared."""
+        config = json.loads((self.folder / "config").read_bytes())
+        return {"ID": config["Identity"]["PeerID"], "Addrs": [f"/ip4/{LOOPBACK}/tcp/{self.ports.swarm}"]}
+
     def prepare(self) -> None:
         """Make its secrets and its repository unless they are there, and write its configuration anew. Raises NeededIsMissing."""
         create_secret(self.token_file, new_token())
@@ -94,6 +100,13 @@ class KuboNode:
         _merge(tree, closed(self.ports, read_secret(self.token_file)))
         write_private(config, json.dumps(tree, indent=2))
         write_private(self.folder / "swarm.key", self.swarm_key_file.read_text())
+
+    def introduce(self, others: Iterable[KuboNode]) -> None:
+        """Have it stay connected with the `others`, when all are prepared."""
+        config = self.folder / "config"
+        tree = json.loads(config.read_bytes())
+        _merge(tree, {"Peering": {"Peers": [other.address for other in others]}})
+        write_private(config, json.dumps(tree, indent=2))
 
     def _initialise(self) -> None:
         command = [str(self.binary), self.mark, "init", f"--profile={PROFILE}"]

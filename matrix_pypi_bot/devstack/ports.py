@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ from matrix_pypi_bot.devstack.home import Home
 from matrix_pypi_bot.process.command_line import NeededIsMissing
 
 LOOPBACK: Final = "127.0.0.1"
+MAX_PORT: Final = 65_535
 # Below what systems hand out for outgoing connections (32768 and up on Linux): a kept port is then still free at the next start.
 _LOWEST, _HIGHEST = 18_000, 31_999
 
@@ -82,7 +83,7 @@ def kept_kubo_ports(home: Home, org: str, *, avoid: Collection[int], probe: Prob
 
 
 def _kept(home: Home, name: str, kind: type[P], avoid: Collection[int], probe: Probe) -> P:
-    kept = home.read("ports.json") or {}
+    kept: dict[str, Any] = home.read("ports.json") or {}
     if name in kept:
         try:
             return msgspec.convert(kept[name], kind)
@@ -92,7 +93,8 @@ def _kept(home: Home, name: str, kind: type[P], avoid: Collection[int], probe: P
                 f"{home.folder}/ports.json is damaged: {error}",
                 hint="restore it, or start another stack with --home DIR",
             ) from error
-    taken = {*avoid}
+    # Those of other organisations are free while the stack is down, and must be when it is up.
+    taken = {*avoid, *(port for ports in kept.values() if isinstance(ports, dict) for port in ports.values())}
     chosen = {}
     for field in fields(kind):
         chosen[field.name] = _free_port(taken, probe)
@@ -102,29 +104,45 @@ def _kept(home: Home, name: str, kind: type[P], avoid: Collection[int], probe: P
     return ports
 
 
-def check_frontend(host: str, port: int, *, probe: Probe = cannot_listen) -> None:
-    """Raises NeededIsMissing, with another port to take, when the frontend cannot listen there."""
-    error = probe(host, port)
-    if error is None:
-        return
+def check_frontends(host: str, ports: range, *, probe: Probe = cannot_listen) -> None:
+    """Raises NeededIsMissing, with another port to take, when the frontends cannot listen there."""
+    if ports[-1] > MAX_PORT:
+        raise NeededIsMissing(
+            f"there are no {len(ports)} ports from {ports[0]} on", hint="take a lower one: --port 8080"
+        )
+    for port in ports:
+        error = probe(host, port)
+        if error is not None:
+            raise _cannot_have(host, port, error, hint=f"--port {_other_port(host, port, len(ports), probe) or 'N'}")
+
+
+def _cannot_have(host: str, port: int, error: OSError, *, hint: str) -> NeededIsMissing:
     where = f"port {port} on {host}"
     if error.errno == errno.EADDRINUSE:
-        free = next((other for other in range(port + 1, min(port + 100, 65_536)) if probe(host, other) is None), None)
-        hint = f"stop what listens there, or take another port: --port {free or 'N'}"
-        raise NeededIsMissing(f"{where} is taken", hint=hint)
+        return NeededIsMissing(f"{where} is taken", hint=f"stop what listens there, or take another port: {hint}")
     if error.errno == errno.EACCES:
-        raise NeededIsMissing(f"{where} is reserved for the administrator", hint="take a port above 1023: --port 8080")
-    raise NeededIsMissing(f"cannot listen on {where}: {error.strerror or error}", hint="look at --host and --port")
+        return NeededIsMissing(f"{where} is reserved for the administrator", hint="take a port above 1023: --port 8080")
+    return NeededIsMissing(f"cannot listen on {where}: {error.strerror or error}", hint="look at --host and --port")
+
+
+def _other_port(host: str, taken: int, count: int, probe: Probe) -> int | None:
+    """The next port after `taken` from which on `count` are free; None when none of the next hundred is."""
+    free = 0
+    for port in range(taken + 1, min(taken + 100, MAX_PORT + 1)):
+        free = free + 1 if probe(host, port) is None else 0
+        if free == count:
+            return port - count + 1
+    return None
 
 
 def check_kept(
-    ports: OrgPorts | PublicPorts | KuboPorts, home: Home, *, frontend: int, probe: Probe = cannot_listen
+    ports: OrgPorts | PublicPorts | KuboPorts, home: Home, *, frontends: range, probe: Probe = cannot_listen
 ) -> None:
-    """Raises NeededIsMissing when one of the kept ports has been taken by somebody else, or was asked for as the `frontend`'s."""
+    """Raises NeededIsMissing when one of the kept ports has been taken by somebody else, or was asked for as a frontend's."""
     for name, port in asdict(ports).items():
         purpose = f"port {port} on {LOOPBACK}, which this stack uses for {name}"
-        if port == frontend:
-            raise NeededIsMissing(f"{purpose}, cannot be the frontend's too", hint="take another: --port 8080")
+        if port in frontends:
+            raise NeededIsMissing(f"{purpose}, cannot be a frontend's too", hint="take another: --port 8080")
         if probe(LOOPBACK, port) is not None:
             raise NeededIsMissing(
                 f"{purpose}, is taken",

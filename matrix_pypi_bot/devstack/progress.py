@@ -17,10 +17,11 @@ _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")  # ends of logs are shown here
 class Progress:
     """Prints lines, and between them which parts are still starting."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], *, begun: float | None = None) -> None:
         self._names = names
+        self._width = max(12, *map(len, names)) if names else 12
         self._waiting: set[str] = {*names}
-        self._begun = time.monotonic()
+        self._begun = time.monotonic() if begun is None else begun
         self._drawn = 0.0
         self._live: Any = None  # rich's, once it has been imported: only for terminals
         self._spinner: Any = None
@@ -56,7 +57,7 @@ class Progress:
         for name in self._names:
             if name in self._waiting and name not in names:
                 self._waiting.discard(name)
-                self.say(f"  {name:<12} answers after {self.seconds:.1f} s")
+                self.say(f"  {name:<{self._width}} answers after {self.seconds:.1f} s")
         if sys.stdout.isatty() and time.monotonic() - self._drawn > _REFRESH_SECONDS:
             self._drawn = time.monotonic()
             self._draw()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Final
 
 from matrix_pypi_bot.devstack.children import Part, spawn
@@ -32,8 +33,9 @@ class Stopped(Exception):
 class Child:
     """One part, through all its lives."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part, group: int) -> None:
         self.part = part
+        self.group = group
         self.process = spawn(part)
         self.started = time.monotonic()
         self.is_ready = False
@@ -84,10 +86,12 @@ class Supervisor:
         """What was started, in that order."""
         return [child.part for child in self._children]
 
-    def start(self, part: Part) -> None:
-        """Start it and watch over it from now on."""
-        self._children.append(Child(part))
-        self._changed()
+    def start(self, *parts: Part) -> None:
+        """Start them and watch over them from now on. Those that are started together are stopped together."""
+        group = self._children[-1].group + 1 if self._children else 0
+        for part in parts:
+            self._children.append(Child(part, group))
+            self._changed()
 
     def wait_ready(
         self,
@@ -121,13 +125,16 @@ class Supervisor:
             self._pause(max(0.0, min([_WATCH_SECONDS, *moments, *([4 * _POLL_SECONDS] if unready else [])])))
 
     def stop(self) -> None:
-        """Stop all children, newest first: SIGTERM, each a share of the time, then SIGKILL for what is left."""
+        """Stop all children, the newest group first: SIGTERM, each group a share of the time, then SIGKILL for what is left."""
         deadline = time.monotonic() + STOP_SECONDS
-        for index, child in enumerate(reversed(self._children)):
-            left = len(self._children) - index
-            if child.running:
-                child.process.terminate()
-            self._wait(child, (deadline - time.monotonic()) / left)
+        groups = [[*group] for _, group in groupby(reversed(self._children), key=lambda child: child.group)]
+        for index, group in enumerate(groups):
+            shared = time.monotonic() + (deadline - time.monotonic()) / (len(groups) - index)
+            for child in group:
+                if child.running:
+                    child.process.terminate()
+            for child in group:
+                self._wait(child, shared - time.monotonic())
         for child in self._children:
             self._wait(child, deadline - time.monotonic())
             if child.running:

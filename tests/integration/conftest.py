@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.installers import Environment
 from tests.support.matrix import MatrixUser
+from tests.support.organisations import Organisations, running_organisations
 from tests.support.stack import Stack
 from tests.support.upstream import Upstream
 
@@ -59,6 +60,23 @@ def alice(running_stack: Stack) -> MatrixUser:
     return running_stack.matrix_user("alice")
 
 
+@pytest.fixture(scope="session")
+def running_three_orgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organisations]:
+    """The shared federation: three organisations that pin one another, each with a door of its own to one upstream."""
+    patience = {key: value for key, value in ENVIRONMENT.items() if key != "MATRIX_PYPI__WORKERS"}
+    with running_organisations(tmp_path_factory.mktemp("three") / "home", environment=patience) as organisations:
+        yield organisations
+
+
+@pytest.fixture
+def three_orgs(running_three_orgs: Organisations) -> Iterator[Organisations]:
+    """The shared federation, ready, and mended after the test."""
+    for member in running_three_orgs.members:
+        member.wait_until_ready()
+    yield running_three_orgs
+    running_three_orgs.mend()
+
+
 @pytest.fixture
 def name() -> str:
     """The name of a project that no other test uses."""
@@ -76,7 +94,9 @@ def empty_environment(tmp_path: Path) -> Callable[[], Environment]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failed test shows what the stack logged last."""
     report = yield
-    stack = getattr(item, "funcargs", {}).get("stack")
+    used = getattr(item, "funcargs", {})
+    organisations = used.get("three_orgs")
+    stack = organisations.stack if isinstance(organisations, Organisations) else used.get("stack")
     if report.failed and isinstance(stack, Stack):
         report.sections.append(("the stack's logs", stack.logs()))
     return report

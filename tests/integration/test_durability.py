@@ -17,7 +17,8 @@ from tests.support.components import has
 from tests.support.dists import Dist, wheel
 from tests.support.installers import Environment, Uv
 from tests.support.matrix import MatrixRefusal, MatrixUser
-from tests.support.stack import PROCESSES, Process, Stack
+from tests.support.member import PROCESSES, Process
+from tests.support.stack import Stack
 from tests.support.upstream import Upstream
 from tests.support.verifying import ATTESTATION, keyid, mirror_key, verified
 from tests.support.waiting import wait_until

@@ -8,8 +8,9 @@ import pytest
 
 from tests.support.dists import Dist, wheel
 from tests.support.installers import INSTALLERS, Environment, Installer
+from tests.support.member import is_stale
 from tests.support.problems import problem
-from tests.support.stack import Stack, is_stale
+from tests.support.stack import Stack
 from tests.support.upstream import Upstream
 
 pytestmark = pytest.mark.integration

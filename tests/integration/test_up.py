@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.http_client import ask
-from tests.support.stack import PROCESSES, START_SECONDS, Process, Stack
+from tests.support.member import PROCESSES, START_SECONDS, Process
+from tests.support.stack import Stack
 from tests.support.upstream import Upstream
 from tests.support.waiting import wait_until
 

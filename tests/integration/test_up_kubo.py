@@ -17,7 +17,8 @@ from matrix_pypi_bot.wire.cids import CidBuilder
 from tests.support import components
 from tests.support.dists import wheel
 from tests.support.http_client import Reply, ask
-from tests.support.stack import START_SECONDS, Stack
+from tests.support.member import START_SECONDS, Member
+from tests.support.stack import Stack
 from tests.support.upstream import Upstream
 from tests.support.waiting import wait_until
 
@@ -42,7 +43,7 @@ def stack(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running
 
 
-def rpc(stack: Stack, command: str, *, token: bool = True) -> Reply:
+def rpc(stack: Member, command: str, *, token: bool = True) -> Reply:
     """What the node answers to a command."""
     headers = {"Authorization": f"Bearer {stack.org.secret('kubo_token_file')}"} if token else {}
     return ask(f"{stack.org.told['kubo']}/api/v0/{command}", "POST", **headers)
@@ -132,3 +133,15 @@ def test_without_kubo_nothing_starts_and_it_says_how_to_get_one(tmp_path: Path) 
     assert "there is no ipfs on PATH" in done.stderr
     assert "hint: put Kubo's `ipfs` (0.40 or newer) on PATH" in done.stderr
     assert not (tmp_path / "home" / "pids.json").exists()
+
+
+def test_the_nodes_of_several_organisations_are_connected(upstream: Upstream, tmp_path: Path) -> None:
+    components.require("Kubo")
+    with Stack(tmp_path / "home", "--storage", "kubo", "--upstream", upstream.url, orgs=2) as two:
+        nodes = [rpc(member, "id").json["ID"] for member in two.members]
+
+        def peers() -> list[list[str]]:
+            return [[peer["Peer"] for peer in rpc(member, "swarm/peers").json["Peers"] or []] for member in two.members]
+
+        wait_until(lambda: peers() == [[nodes[1]], [nodes[0]]], "the nodes have met")
+        assert len({member.org.told["kubo_token_file"] for member in two.members}) == 2

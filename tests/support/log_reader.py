@@ -12,7 +12,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.support.matrix import MatrixUser
-from tests.support.stack import Org, Stack
+from tests.support.member import Org
+from tests.support.stack import Stack
 from tests.support.verifying import KEYS, public_key, verified
 
 HEAD = "io.matrix_pypi.head.v1"

@@ -39,9 +39,9 @@ class Cluster:
             self._control("start")
 
     @contextmanager
-    def fresh_database(self) -> Iterator[str]:
+    def fresh_database(self, name: str | None = None) -> Iterator[str]:
         """The URL of an empty database (UTF8, locale C, as Synapse wants it), dropped on leaving."""
-        name = f"fresh_{next(self._numbers)}"
+        name = name or f"fresh_{next(self._numbers)}"
         self._execute(f"CREATE DATABASE {name} ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
         try:
             yield f"postgres://postgres@127.0.0.1:{self.port}/{name}"

@@ -48,15 +48,19 @@ class _Broken:
 
 
 class Upstream:
-    """The index. Use it as a context manager; `url` is what to give `--upstream`. Every method may be called from any thread."""
+    """The index. Use it as a context manager; `url` is what to give `--upstream`. Every method may be called from any thread.
 
-    def __init__(self) -> None:
+    `like` another it is a second door to it: it lists and has the same, at addresses of its own, with faults and hits of its own, and
+    is on or off by itself. So one mirror can lose the upstream that another still has.
+    """
+
+    def __init__(self, *, like: Upstream | None = None) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._reserved = [_reserved_port(), _reserved_port()]
         self._runner: web.AppRunner | None = None
-        self._listings: dict[str, pages.Listing] = {}
-        self._files: dict[str, bytes] = {}
+        self._listings: dict[str, pages.Listing] = {} if like is None else like._listings
+        self._files: dict[str, bytes] = {} if like is None else like._files
         self._broken: dict[str, _Broken] = {}
         self._hits: list[Hit] = []
         self._lock = threading.Lock()
@@ -113,7 +117,8 @@ class Upstream:
         """Takes a file off its page and off the file host, as PyPI does with malware."""
         listing = self._listings[dist.project]
         path = listing.entries.pop(dist.filename).path
-        self._files = {name: data for name, data in self._files.items() if name not in (path, f"{path}.metadata")}
+        for name in (path, f"{path}.metadata"):
+            self._files.pop(name, None)
         listing.serial += 1
 
     def remove_project(self, project: str) -> None:

@@ -13,7 +13,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.signer import Key, SSlibKey  # type: ignore[attr-defined]  # exported, though not in __all__
 
 from tests.support.matrix import MatrixUser
-from tests.support.stack import Org
+from tests.support.member import Org
 
 ATTESTATION = "io.matrix_pypi.attestation.v1"
 KEYS = "io.matrix_pypi.keys.v1"

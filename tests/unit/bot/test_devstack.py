@@ -19,12 +19,13 @@ from ruamel.yaml import YAML
 
 from index_frontend import config as frontend_config
 from matrix_pypi_bot import config
-from matrix_pypi_bot.devstack import stack, supervisor
+from matrix_pypi_bot.devstack import preparing, processes, stack, supervisor
 from matrix_pypi_bot.devstack.children import Part, command_of, spawn, stop_leftovers
-from matrix_pypi_bot.devstack.configs import OrgPlan, refuse_overrides, to_yaml, write_configs
+from matrix_pypi_bot.devstack.configs import OrgPlan, make_secrets, to_yaml, write_configs
 from matrix_pypi_bot.devstack.home import Home
 from matrix_pypi_bot.devstack.kubo import find_binary
-from matrix_pypi_bot.devstack.ports import KuboPorts, OrgPorts, PublicPorts, check_frontend, check_kept, kept_ports
+from matrix_pypi_bot.devstack.overrides import refuse_overrides
+from matrix_pypi_bot.devstack.ports import KuboPorts, OrgPorts, PublicPorts, check_frontends, check_kept, kept_ports
 from matrix_pypi_bot.devstack.progress import Progress
 from matrix_pypi_bot.devstack.signals import Signals
 from matrix_pypi_bot.devstack.supervisor import Stopped, Supervisor
@@ -41,6 +42,11 @@ KUBO_PORTS = KuboPorts(rpc=20001, gateway=20002, swarm=20003)
 def probe_of(taken: set[int]) -> object:
     """A probe for which the ports in `taken` are taken."""
     return lambda _, port: OSError(errno.EADDRINUSE, "in use") if port in taken else None
+
+
+def written(plan: OrgPlan) -> None:
+    make_secrets(plan)
+    write_configs(plan)
 
 
 def plan_in(folder: Path, **changes: object) -> OrgPlan:
@@ -107,15 +113,17 @@ def test_kept_ports_that_cannot_be_read_are_never_replaced_because_a_name_holds_
 )
 def test_a_port_that_cannot_be_had_comes_with_what_to_do(problem: int, detail: str, hint: str) -> None:
     with pytest.raises(NeededIsMissing) as caught:
-        check_frontend("127.0.0.1", 8080, probe=lambda _, port: OSError(problem, "told") if port < 8082 else None)
+        check_frontends(
+            "127.0.0.1", range(8080, 8081), probe=lambda _, port: OSError(problem, "told") if port < 8082 else None
+        )
     assert (caught.value.detail, caught.value.hint) == (detail, hint)
 
 
 def test_a_kept_port_that_somebody_took_is_named_with_its_purpose(tmp_path: Path) -> None:
     with pytest.raises(NeededIsMissing, match=r"port 29330 on 127.0.0.1, which this stack uses for api, is taken"):
-        check_kept(PORTS, Home(tmp_path), frontend=8080, probe=probe_of({29330}))  # type: ignore[arg-type]
-    with pytest.raises(NeededIsMissing, match=r"uses for api, cannot be the frontend's too"):
-        check_kept(PORTS, Home(tmp_path), frontend=29330, probe=probe_of(set()))  # type: ignore[arg-type]
+        check_kept(PORTS, Home(tmp_path), frontends=range(8080, 8081), probe=probe_of({29330}))  # type: ignore[arg-type]
+    with pytest.raises(NeededIsMissing, match=r"uses for api, cannot be a frontend's too"):
+        check_kept(PORTS, Home(tmp_path), frontends=range(29330, 29331), probe=probe_of(set()))  # type: ignore[arg-type]
 
 
 # ---- the folder -----------------------------------------------------------------------------------------------------
@@ -162,7 +170,7 @@ def test_the_certificate_is_for_this_machine_and_signed_by_our_own_authority(tmp
 
 def test_both_configurations_are_ones_that_the_processes_accept(tmp_path: Path) -> None:
     plan = plan_in(tmp_path, upstream="http://index.example:99/simple")
-    write_configs(plan)
+    written(plan)
     bot, frontend = config.load(plan.home.config, {}), frontend_config.load(plan.home.frontend_config, {})
     assert (bot.homeserver.server_name, bot.bot_mxid, bot.index.endpoint, bot.index.attests, bot.database.url) == (
         "localhost:18448",
@@ -181,7 +189,7 @@ def test_both_configurations_are_ones_that_the_processes_accept(tmp_path: Path) 
 
 def test_the_upstream_is_the_default_one_unless_another_was_asked_for(tmp_path: Path) -> None:
     plan = plan_in(tmp_path, database="postgres://u@h/db")
-    write_configs(plan)
+    written(plan)
     bot = config.load(plan.home.config, {"MATRIX_PYPI__INDEX__FRESH_SECONDS": "2"})
     assert (bot.index, bot.index.attests, bot.database.url) == (
         config.IndexSettings(fresh_seconds=2),
@@ -193,16 +201,16 @@ def test_the_upstream_is_the_default_one_unless_another_was_asked_for(tmp_path: 
 def test_databases_are_private_also_in_a_home_that_everybody_can_read(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "orga").mkdir(mode=0o755)
-    write_configs(plan_in(tmp_path))
+    written(plan_in(tmp_path))
     assert stat.S_IMODE((tmp_path / "orga").stat().st_mode) == 0o700
 
 
 def test_secrets_survive_and_stand_in_no_configuration(tmp_path: Path) -> None:
     plan = plan_in(tmp_path)
-    write_configs(plan)
+    written(plan)
     folder = tmp_path / "orga" / "secrets"
     secrets = {file.name: file.read_text() for file in folder.iterdir()}
-    write_configs(plan)
+    written(plan)
     assert {file.name: file.read_text() for file in folder.iterdir()} == secrets
     assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
     texts = [file.read_text() for file in (tmp_path / "orga").glob("*.yaml")]
@@ -211,7 +219,7 @@ def test_secrets_survive_and_stand_in_no_configuration(tmp_path: Path) -> None:
 
 
 def test_the_homeservers_signing_key_has_the_form_that_synapse_reads(tmp_path: Path) -> None:
-    write_configs(plan_in(tmp_path))
+    written(plan_in(tmp_path))
     algorithm, version, seed = (tmp_path / "orga/secrets/homeserver_signing_key").read_text().split()
     assert (algorithm, version[:2], len(base64.b64decode(f"{seed}="))) == ("ed25519", "a_", 32)
 
@@ -261,23 +269,25 @@ def test_the_address_that_is_printed_can_be_connected_to(tmp_path: Path, host: s
 @pytest.fixture
 def no_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked of the system about ports."""
-    monkeypatch.setattr(stack, "check_frontend", lambda *_: None)
-    monkeypatch.setattr(stack, "check_kept", lambda *_, **__: None)
-    monkeypatch.setattr(stack, "kept_ports", lambda *_, **__: PORTS)
-    monkeypatch.setattr(stack, "kept_public_ports", lambda *_, **__: PublicPorts(public=29332))
+    monkeypatch.setattr(preparing, "check_frontends", lambda *_: None)
+    monkeypatch.setattr(preparing, "check_kept", lambda *_, **__: None)
+    monkeypatch.setattr(preparing, "kept_ports", lambda *_, **__: PORTS)
+    monkeypatch.setattr(preparing, "kept_public_ports", lambda *_, **__: PublicPorts(public=29332))
 
 
-def options(home: Path, **changes: object) -> stack.Options:
+def options(home: Path, **changes: object) -> preparing.Options:
     known: dict[str, object] = {"home": home, "host": "127.0.0.1", "port": 8080, "upstream": None, "database": None}
-    return stack.Options(**(known | changes))  # type: ignore[arg-type]
+    return preparing.Options(**(known | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("no_ports")
 def test_stack_json_says_where_everything_is(tmp_path: Path) -> None:
-    prepared = stack.prepare(options(tmp_path, upstream="http://index.example/simple"), {})
+    prepared = preparing.prepare(options(tmp_path, upstream="http://index.example/simple"), {})
     os.close(prepared.lock)
     folder = tmp_path / "orga"
-    assert stack.stack_json(prepared, trust_room="!room", pids={"homeserver": 1, "bot": 2, "frontend": 3}) == {
+    assert processes.stack_json(
+        prepared, trust_rooms={"orga": "!room"}, pids={"homeserver": 1, "bot": 2, "frontend": 3}
+    ) == {
         "version": 1,
         "home": str(tmp_path),
         "ca_file": str(tmp_path / "tls/ca.crt"),
@@ -309,7 +319,7 @@ def test_stack_json_says_where_everything_is(tmp_path: Path) -> None:
     }
     assert all(
         Path(value).exists()
-        for key, value in stack.stack_json(prepared, trust_room="", pids={})["orgs"][0].items()
+        for key, value in processes.stack_json(prepared, trust_rooms={"orga": ""}, pids={})["orgs"][0].items()
         if key.endswith("_file") and value
     )
 
@@ -326,13 +336,13 @@ def ipfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         " *) exit 1;; esac\n"
     )
     program.chmod(0o755)
-    monkeypatch.setattr(stack, "kept_kubo_ports", lambda *_, **__: KUBO_PORTS)
+    monkeypatch.setattr(preparing, "kept_kubo_ports", lambda *_, **__: KUBO_PORTS)
     return program
 
 
 @pytest.mark.usefixtures("no_ports")
 def test_a_kubo_node_is_closed_and_the_frontend_is_told_of_it(tmp_path: Path, ipfs: Path) -> None:
-    prepared = stack.prepare(
+    prepared = preparing.prepare(
         options(tmp_path, kubo=True, upstream="http://index.example/simple"), {"PATH": str(ipfs.parent)}
     )
     os.close(prepared.lock)
@@ -350,10 +360,10 @@ def test_a_kubo_node_is_closed_and_the_frontend_is_told_of_it(tmp_path: Path, ip
     assert (tmp_path / "orga/kubo/swarm.key").read_text() == (tmp_path / "swarm.key").read_text()
     assert (tmp_path / "swarm.key").read_text().splitlines()[:2] == ["/key/swarm/psk/1.0.0/", "/base16/"]
     section = {"type": "kubo", "url": "http://127.0.0.1:20001", "token_file": str(tmp_path / "orga/secrets/kubo_token")}
-    assert frontend_config.load(prepared.plan.home.frontend_config, {}).backends == {"kubo": section}
-    (org,) = stack.stack_json(prepared, trust_room="", pids={})["orgs"]
+    assert frontend_config.load(prepared.orgs[0].plan.home.frontend_config, {}).backends == {"kubo": section}
+    (org,) = processes.stack_json(prepared, trust_rooms={"orga": ""}, pids={})["orgs"]
     assert (org["kubo"], org["kubo_token_file"]) == (section["url"], section["token_file"])
-    part = stack.parts(prepared)["kubo"]
+    part = processes.parts(prepared, prepared.orgs[0])["kubo"]
     assert (part.command[:3], part.environment["LIBP2P_FORCE_PNET"], part.mark in part.command) == (
         (str(ipfs), f"--repo-dir={tmp_path}/orga/kubo", "daemon"),
         "1",
@@ -366,7 +376,7 @@ def test_a_kubo_node_keeps_its_secrets(tmp_path: Path, ipfs: Path) -> None:
     files = [tmp_path / "orga/secrets/kubo_token", tmp_path / "swarm.key", tmp_path / "orga/kubo/config"]
     kept = []
     for _ in range(2):
-        os.close(stack.prepare(options(tmp_path, kubo=True), {"PATH": str(ipfs.parent)}).lock)
+        os.close(preparing.prepare(options(tmp_path, kubo=True), {"PATH": str(ipfs.parent)}).lock)
         kept.append([file.read_text() for file in files])
     assert kept[0] == kept[1]
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
@@ -375,7 +385,7 @@ def test_a_kubo_node_keeps_its_secrets(tmp_path: Path, ipfs: Path) -> None:
 @pytest.mark.usefixtures("no_ports", "ipfs")
 def test_without_kubo_it_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(NeededIsMissing, match="no ipfs on PATH") as caught:
-        stack.prepare(options(tmp_path, kubo=True), {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
+        preparing.prepare(options(tmp_path, kubo=True), {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
     assert ".ci/kubo/build" in caught.value.hint
 
 
@@ -384,7 +394,7 @@ def test_an_ipfs_that_makes_no_such_node_is_refused(tmp_path: Path, ipfs: Path) 
     ipfs.write_text("#!/bin/sh\necho 'invalid configuration profile' >&2\nexit 1\n")
     for _ in range(2):  # nothing half made is taken for a node the second time
         with pytest.raises(NeededIsMissing, match="invalid configuration profile"):
-            stack.prepare(options(tmp_path / "home", kubo=True), {"PATH": str(ipfs.parent)})
+            preparing.prepare(options(tmp_path / "home", kubo=True), {"PATH": str(ipfs.parent)})
         lock = tmp_path / "home/lock"
         lock.unlink()
 
@@ -394,7 +404,7 @@ def test_a_node_that_was_killed_while_it_was_made_is_made_anew(tmp_path: Path, i
     folder = tmp_path / "orga/kubo"
     folder.mkdir(parents=True)
     (folder / "config").write_text('{"Identity": {"PeerID": "of the ')
-    os.close(stack.prepare(options(tmp_path, kubo=True), {"PATH": str(ipfs.parent)}).lock)
+    os.close(preparing.prepare(options(tmp_path, kubo=True), {"PATH": str(ipfs.parent)}).lock)
     assert json.loads((folder / "config").read_bytes())["Identity"] == {"PeerID": "x"}
 
 
@@ -411,28 +421,28 @@ def test_a_built_kubo_is_found_in_the_cache(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_ports")
 def test_the_stack_json_of_the_last_time_is_gone_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "stack.json").write_text("{}")
-    os.close(stack.prepare(options(tmp_path), {}).lock)
+    os.close(preparing.prepare(options(tmp_path), {}).lock)
     assert not (tmp_path / "stack.json").exists()
 
 
 @pytest.mark.usefixtures("no_ports")
 def test_an_environment_that_no_process_would_accept_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationProblem, match="MATRIX_PYPI__INDEX__FRESH_SECS overrides no key"):
-        stack.prepare(options(tmp_path), {"MATRIX_PYPI__INDEX__FRESH_SECS": "2"})
+        preparing.prepare(options(tmp_path), {"MATRIX_PYPI__INDEX__FRESH_SECS": "2"})
 
 
 def test_without_a_homeserver_installed_it_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stack.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(preparing.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(NeededIsMissing, match="Synapse") as caught:
-        stack.prepare(options(tmp_path), {})
+        preparing.prepare(options(tmp_path), {})
     assert "make setup" in caught.value.hint
 
 
 @pytest.mark.usefixtures("no_ports")
 def test_what_is_printed_when_it_is_ready_begins_with_ready_once(tmp_path: Path) -> None:
-    prepared = stack.prepare(options(tmp_path), {})
+    prepared = preparing.prepare(options(tmp_path), {})
     os.close(prepared.lock)
-    lines = stack.ready_lines(prepared.plan, prepared.home, 3.21)
+    lines = processes.ready_lines(prepared, 3.21)
     assert [line for line in lines if line.startswith("ready")] == ["ready after 3.2 s: http://127.0.0.1:8080/simple/"]
     assert "pip install --index-url http://127.0.0.1:8080/simple/ --trusted-host 127.0.0.1 PACKAGE" in lines[1]
 
@@ -561,12 +571,14 @@ def test_a_child_that_keeps_dying_ends_the_start(world: World) -> None:
 def test_a_port_that_another_stack_took_meanwhile_is_never_called_ready(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared = stack.prepare(options(tmp_path), {})
+    prepared = preparing.prepare(options(tmp_path), {})
     os.close(prepared.lock)
-    monkeypatch.setattr(stack, "parts", lambda _: {name: world.part(name) for name in stack.PARTS})
-    monkeypatch.setattr(stack, "check_frontend", lambda *_: check_frontend("127.0.0.1", 8080, probe=probe_of({8080})))
+    names = processes.part_names(prepared)
+    monkeypatch.setattr(stack, "parts", lambda *_: {name: world.part(name) for name in names})
+    taken = probe_of({8080})
+    monkeypatch.setattr(stack, "check_frontends", lambda host, ports: check_frontends(host, ports, probe=taken))  # type: ignore[arg-type]
     with pytest.raises(NeededIsMissing, match=r"port 8080 on 127\.0\.0\.1 is taken"):
-        stack.Stack(prepared, Progress(stack.PARTS), world.signals).run()
+        stack.Stack(prepared, Progress(names), world.signals).run()
     assert not (tmp_path / "stack.json").exists()
     assert Home(tmp_path).read("pids.json") == []
 
