@@ -261,6 +261,7 @@ class Bot:
             store=store,
             clock=clock,
             readiness=self.readiness,
+            on_observed=self.docket.hear_observed,
         )
 
     async def start(self) -> None:

@@ -30,7 +30,8 @@ class ReportHandlers:
 
     async def observed(self, request: web.Request) -> web.Response:
         """202 once the observation is in the database."""
-        await observe(self._services.store, self._services.clock, await _read(request, Observed))
+        services = self._services
+        await observe(services.store, services.clock, await _read(request, Observed), services.on_observed)
         return web.Response(status=202)
 
     async def override(self, request: web.Request) -> web.Response:

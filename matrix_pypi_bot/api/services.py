@@ -13,11 +13,13 @@ from matrix_pypi_bot.services.explain import Explainer
 from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.revoke import KeyDesk
+from matrix_pypi_bot.wire.messages import Observed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The use cases behind the API. `readiness()` names each part that has to be there and whether it is."""
+    """The use cases behind the API. `readiness()` names each part that has to be there and whether it is;
+    `on_observed` hears of wrong bytes that frontends saw."""
 
     answers: Answers
     attester: Attester
@@ -29,3 +31,4 @@ class Services:
     store: Store
     clock: Clock
     readiness: Callable[[], Mapping[str, bool]]
+    on_observed: Callable[[Observed], None] = lambda observed: None

@@ -46,17 +46,32 @@ class Finding:
                 return f"the digest is {self.sha256}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherBytes:
+    """A CID led to bytes that are not the file with `sha256`. `is_whole` False: to none of the size expected, but of `size`."""
+
+    file: FileName
+    sha256: Sha256
+    cid: str
+    is_whole: bool
+    size: int
+
+
 def findings(
     claims: Iterable[Claim],
     standing: Standing,
     witnesses: Mapping[FileName, Witnesses],
     rulings: Mapping[FileName, Ruling],
     upheld: frozenset[tuple[str, str]],
+    seen: OtherBytes | None = None,
 ) -> Iterator[Finding]:
-    """Everything that shows now; `upheld` are the (statement id, fault) found before. `rulings` are those of files with witnesses."""
+    """Everything that shows now; `upheld` are the (statement id, fault) found before. `rulings` are those of files with witnesses.
+
+    `seen` is what the own frontend found under a CID.
+    """
     held = list(claims)
     yield from _two_digests(held, standing, upheld)
-    yield from _wrong_cids(held, standing, upheld)
+    yield from _wrong_cids(held, standing, upheld, seen)
     for file, ruling in rulings.items():
         for claim in witnesses[file].claims:
             if claim.subject in ruling.refute and (claim.statement_id, Fault.PYPI_DIGEST) not in upheld:
@@ -92,15 +107,24 @@ def _two_digests(claims: list[Claim], standing: Standing, upheld: frozenset[tupl
             yield Finding(fault=Fault.EQUIVOCATION, accused=claim, other=before.statement_id)
 
 
-def _wrong_cids(claims: list[Claim], standing: Standing, upheld: frozenset[tuple[str, str]]) -> Iterator[Finding]:
-    """F7, by arithmetic: the profile gives each content one CID, and this organisation hashed these bytes itself."""
+def _wrong_cids(
+    claims: list[Claim], standing: Standing, upheld: frozenset[tuple[str, str]], seen: OtherBytes | None
+) -> Iterator[Finding]:
+    """F7, by arithmetic: the profile gives a content one CID, and this organisation hashed that, or what lies under the CID."""
     own = {claim.subject: claim.facts.cid for claim in claims if claim.org == standing.own and claim.facts.cid}
     for claim in claims:
         if claim.kind != "attestation" or claim.org in (standing.own, MAINTAINER_ORG) or claim.facts.cid is None:
             continue
-        right = own.get(claim.subject, claim.facts.cid)
-        if claim.facts.cid != right and (claim.statement_id, Fault.CID_CONTENT) not in upheld:
+        wrong = claim.facts.cid != own.get(claim.subject, claim.facts.cid) or _is_seen(claim, seen)
+        if wrong and (claim.statement_id, Fault.CID_CONTENT) not in upheld:
             yield Finding(fault=Fault.CID_CONTENT, accused=claim, sha256=claim.subject)
+
+
+def _is_seen(claim: Claim, seen: OtherBytes | None) -> bool:
+    """Whether what was found under the CID convicts who attested it: the size alone does not convict who said another one."""
+    if seen is None or (claim.file, claim.subject, claim.facts.cid) != (seen.file, seen.sha256, seen.cid):
+        return False
+    return seen.is_whole or claim.facts.size != seen.size
 
 
 def reviews(

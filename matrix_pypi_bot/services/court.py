@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from matrix_pypi_bot.core.claims import Claim
-from matrix_pypi_bot.core.court import Finding, findings, reviews, verdict_now
+from matrix_pypi_bot.core.court import Finding, OtherBytes, findings, reviews, verdict_now
 from matrix_pypi_bot.core.decide import Ruling
 from matrix_pypi_bot.core.envelope import StatementId
 from matrix_pypi_bot.core.events import check_envelope
@@ -94,14 +94,17 @@ class Court:
         self._views = IndexViews(voice, index_name)
         self._on_suspended = on_suspended
 
-    async def look(self, project: ProjectName) -> Known:
-        """Everything said of the project, judged by what is known now; decided anew and announced when it returns. Raises StoreAway."""
+    async def look(self, project: ProjectName, seen: OtherBytes | None = None) -> Known:
+        """Everything said of the project, judged by what is known now; decided anew and announced when it returns. Raises StoreAway.
+
+        `seen` is what the own frontend found under a CID that somebody attested.
+        """
         session: Session | None = None
 
         async def change(tables: Transaction, known: Known) -> Known:
             nonlocal session
             session = self._open(await self._projects.with_claims(tables, known))
-            await self._find(tables, session)
+            await self._find(tables, session, seen)
             await self._hear(tables, session)
             if session.verdicts:
                 await self._members.read_suspensions(tables)
@@ -132,11 +135,12 @@ class Court:
             async with self._store.transaction() as tables:
                 await self._members.read_suspensions(tables)
 
-    async def _find(self, tables: Transaction, session: Session) -> None:
+    async def _find(self, tables: Transaction, session: Session, seen: OtherBytes | None) -> None:
         """Own findings, each with a refutation of ours."""
         standing = self._members.standing()
         rulings = {file: ruling for file, (_, ruling) in session.rulings.items()}
-        for finding in findings(session.known.claims, standing, session.witnesses, rulings, session.upheld()):
+        upheld = session.upheld()
+        for finding in findings(session.known.claims, standing, session.witnesses, rulings, upheld, seen):
             if any(row.statement_id == finding.accused.statement_id for row in session.verdicts):
                 continue  # one proof is enough
             refutation = await self._refute(tables, session, finding)

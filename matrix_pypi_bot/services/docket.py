@@ -13,6 +13,7 @@ from typing import Final
 from aiolimiter import AsyncLimiter
 from cachetools import LRUCache
 
+from matrix_pypi_bot.core.court import OtherBytes
 from matrix_pypi_bot.core.events import Checked
 from matrix_pypi_bot.core.statements.refutation import Refutation
 from matrix_pypi_bot.ports import Clock, Store
@@ -21,7 +22,9 @@ from matrix_pypi_bot.services.forks import Forks
 from matrix_pypi_bot.services.members import Members
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.refresh import Refresher
-from matrix_pypi_bot.wire.names import ProjectName
+from matrix_pypi_bot.wire.digests import Sha256
+from matrix_pypi_bot.wire.messages import Observed
+from matrix_pypi_bot.wire.names import FileName, ProjectName
 from matrix_pypi_bot.wire.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -62,6 +65,7 @@ class Docket:
         self._waiting: dict[ProjectName, None] = {}
         self._changed: set[str] = set()
         self._others: deque[Checked] = deque(maxlen=MAX_REMEMBERED)
+        self._seen: deque[tuple[ProjectName, OtherBytes]] = deque(maxlen=MAX_REMEMBERED)
         self._asked_ms: LRUCache[ProjectName, int] = LRUCache(MAX_REMEMBERED)
         self._wake = asyncio.Event()
 
@@ -76,6 +80,19 @@ class Docket:
         """A statement about no project was kept: it may be that a log forked."""
         if isinstance(checked.statement.predicate, Refutation):
             self._others.append(checked)
+            self._wake.set()
+
+    def hear_observed(self, observed: Observed) -> None:
+        """A frontend of this organisation found other bytes under a CID that somebody attested."""
+        if observed.kind == "cid-content" and observed.cid is not None:
+            seen = OtherBytes(
+                file=FileName(observed.file),
+                sha256=Sha256(observed.expected_sha256),
+                cid=observed.cid,
+                is_whole=observed.sha256 is not None,
+                size=observed.size,
+            )
+            self._seen.append((ProjectName(observed.project), seen))
             self._wake.set()
 
     def page_is_live(self, project: ProjectName) -> None:
@@ -131,6 +148,9 @@ class Docket:
         while self._others:
             await self._forks.accused(self._others[0])
             self._others.popleft()
+        while self._seen:
+            await self._court.look(*self._seen[0])
+            self._seen.popleft()
         while self._looks or self._changed:
             while self._looks:
                 project = next(iter(self._looks))

@@ -1,8 +1,9 @@
-"""Wrong bytes were seen somewhere: kept for people to look at. It decides nothing."""
+"""Wrong bytes were seen somewhere: kept, and told to whoever finds out what it proves. By itself it decides nothing."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from matrix_pypi_bot.ports import Clock, Store
 from matrix_pypi_bot.wire.cids import parse_cid
@@ -16,8 +17,10 @@ log = logging.getLogger(__name__)
 MAX_TEXT_CHARACTERS = 300
 
 
-async def observe(store: Store, clock: Clock, observed: Observed) -> None:
-    """Returns when it is kept. Raises Problem for names, digests or a CID that are none, StoreAway."""
+async def observe(
+    store: Store, clock: Clock, observed: Observed, on_kept: Callable[[Observed], None] = lambda observed: None
+) -> None:
+    """Returns when it is kept; `on_kept` hears of it then. Raises Problem for names, digests or a CID that are none, StoreAway."""
     parse_project(observed.project)
     parse_file_name(observed.file.removesuffix(".metadata"))
     parse_sha256(observed.expected_sha256)
@@ -50,3 +53,4 @@ async def observe(store: Store, clock: Clock, observed: Observed) -> None:
             "cid": observed.cid,
         },
     )
+    on_kept(cleaned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from matrix_pypi_bot.core.envelope import Envelope
@@ -13,7 +14,7 @@ from matrix_pypi_bot.core.list_document import read_list
 from matrix_pypi_bot.core.notes import Checkpoint, sign_checkpoint
 from matrix_pypi_bot.core.statements.common import SignedBy
 from matrix_pypi_bot.core.statements.refutation import Evidence, Fault, Refutation
-from matrix_pypi_bot.wire.messages import Override
+from matrix_pypi_bot.wire.messages import Observed, Override
 from tests.support.bot_world import MXA
 from tests.support.dists import wheel
 from tests.support.federation import Federation, federation
@@ -191,6 +192,25 @@ async def test_what_upstream_lists_is_said_once_and_again_when_it_changes_or_gro
     three.clock.pass_seconds(49 * 3600)
     await three["orga"].serve(ONE)
     assert await lists() == ["3", ONE.filename, OTHER.filename]
+
+
+async def test_who_attested_the_cid_of_other_bytes_is_convicted_by_what_was_found_under_it(three: Federation) -> None:
+    """F7."""
+    three.publish(ONE)
+    await three["orga"].serve(ONE)
+    await three["orgc"].hear(three["orga"])
+    async with three["orgc"].store.transaction() as tables:
+        [claim] = [c for c in await tables.ledger.claims(MXA) if c.kind == "attestation"]
+    found = Observed(
+        project="mxa", file=ONE.filename, expected_sha256=ONE.sha256, sha256=None, size=ONE.size, source="peer",
+        reason="", kind="cid-content", cid=claim.facts.cid,
+    )  # fmt: skip
+    three["orgc"].docket.hear_observed(found)  # of the size that was attested: no proof
+    await three["orgc"].settle()
+    assert await three["orgc"].verdicts(ONE) == []
+    three["orgc"].docket.hear_observed(msgspec.structs.replace(found, sha256=EVIL.sha256))
+    await three["orgc"].settle()
+    assert await three["orgc"].verdicts(ONE) == [("orga", "cid-content", "UPHELD")]
 
 
 async def test_two_heads_of_one_size_suspend_the_log_and_its_organisation_everywhere(three: Federation) -> None:
