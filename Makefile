@@ -49,7 +49,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11
 
 lock: setup
 	@$(COMPILE) --all-extras --upgrade -o requirements.lock
-	@$(COMPILE) -c requirements.lock -o requirements-run.lock
+	@$(COMPILE) --extra provenance -c requirements.lock -o requirements-run.lock
 
 format: setup
 	@$(BIN)/ruff format .

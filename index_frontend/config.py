@@ -35,6 +35,7 @@ BOT_SECTIONS: Final = (
     "rooms",
     "trust",
     "log",
+    "provenance",
     "public",
     "api",
 )

@@ -12,16 +12,19 @@ from matrix_pypi_bot.adapters.clock import SystemClock
 from matrix_pypi_bot.adapters.database.engine import open_store
 from matrix_pypi_bot.adapters.index import UpstreamIndex
 from matrix_pypi_bot.adapters.matrix.side import MatrixSettings, MatrixSide
+from matrix_pypi_bot.adapters.provenance.fetch import HttpDocuments
+from matrix_pypi_bot.adapters.provenance.root import open_verifier, warn_of_age
 from matrix_pypi_bot.api import Api, PublicApi, Services, Tokens, listen
-from matrix_pypi_bot.config import PolicySettings, Settings
+from matrix_pypi_bot.config import Settings
 from matrix_pypi_bot.core.cooldown import Cooldown
 from matrix_pypi_bot.core.events import Checked
 from matrix_pypi_bot.core.evidence import Mode, Terms
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.notes import NoteKey
 from matrix_pypi_bot.core.policy import NameRules
+from matrix_pypi_bot.core.provenance import ProvenancePolicy
 from matrix_pypi_bot.core.signers import MIRROR, Keyid, SigningKey
-from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store
+from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store, Verifier
 from matrix_pypi_bot.process.lifecycle import Lifecycle
 from matrix_pypi_bot.process.outbound import Outbound
 from matrix_pypi_bot.process.secret_files import read_secret, read_seed
@@ -40,6 +43,7 @@ from matrix_pypi_bot.services.log import LogKeeper
 from matrix_pypi_bot.services.members import Members
 from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.provenance import Provenance
 from matrix_pypi_bot.services.refresh import Refresher, RefreshSettings
 from matrix_pypi_bot.services.refutations import Refutations
 from matrix_pypi_bot.services.resume import ResumeGuard
@@ -80,7 +84,9 @@ async def run(settings: Settings) -> None:
         public = settings.public.listen
         await life.enter(
             "public pages",
-            listen(PublicApi(bot.log), socket_path=public.socket_path, host=public.host, port=public.port),
+            listen(
+                PublicApi(bot.log, bot.provenance), socket_path=public.socket_path, host=public.host, port=public.port
+            ),
         )
         life.on_stop("appservice", bot.matrix.stop, stop_seconds=_MATRIX_STOP_SECONDS)
         await bot.matrix.start()
@@ -107,6 +113,8 @@ class Bot:
         clock: Clock,
     ) -> None:
         index, policy = settings.index, settings.policy
+        self._settings = settings
+        verifier = open_verifier(settings.provenance.trusted_root_file)
         self._organisation = organisation
         self._mxid = matrix.bot_mxid
         self._store = store
@@ -138,7 +146,7 @@ class Bot:
         self._projects = Projects(
             store=store,
             clock=clock,
-            rulebook=_rulebook(policy, self._members),
+            rulebook=_rulebook(settings, self._members, trust, verifier),
             upstream=f"{index.name} {index.endpoint}",
             base_url=index.endpoint,
         )
@@ -178,6 +186,7 @@ class Bot:
             bot_mxid=self._mxid,
             checkpoint_seconds=settings.log.checkpoint_seconds,
         )
+        self.provenance = self._provenance(verifier)
         self._attester = Attester(
             projects=self._projects,
             refresher=self._refresher,
@@ -207,6 +216,7 @@ class Bot:
             refutations=refutations,
             index_name=index.name,
             publishes=index.attests,
+            prove=None if self.provenance is None else self.provenance.check_bundle,
             on_suspended=lambda organisations: self.docket.reconsider(organisations),
         )
         self.docket = Docket(
@@ -226,7 +236,7 @@ class Bot:
             clock=clock,
             refresh_served_seconds=index.refresh_served_seconds,
             retry_seconds=index.retry_seconds,
-            daily=self.renew,
+            daily=self._daily,
         )
         self.services = Services(
             answers=Answers(
@@ -236,6 +246,7 @@ class Bot:
                 clock=clock,
                 voice=voice,
                 stands=self._stands,
+                provenance=self.provenance,
                 peers=self.peers,
             ),
             attester=self._attester,
@@ -268,10 +279,34 @@ class Bot:
         """What was known before is known again. Raises Problem."""
         self._members.learn_own(await held_manifest(self._store, self._organisation))
         await self._members.start()
+        self._warn_of_root()
         await self.log.start()
         await self.peers.start()
         await self._projects.start()
         await self._attester.start()
+
+    def _provenance(self, verifier: Verifier | None) -> Provenance | None:
+        settings = self._settings.provenance
+        if verifier is None:
+            return None
+        return Provenance(
+            projects=self._projects,
+            store=self._store,
+            clock=self._clock,
+            documents=HttpDocuments(self._outbound, timeout_seconds=settings.fetch_timeout_seconds),
+            verifier=verifier,
+            retry_seconds=settings.retry_seconds,
+        )
+
+    async def _daily(self) -> None:
+        """What expires is renewed, or warned about."""
+        self._warn_of_root()
+        await self.renew()
+
+    def _warn_of_root(self) -> None:
+        settings = self._settings.provenance
+        if settings.trusted_root_file is not None:
+            warn_of_age(settings.trusted_root_file, self._clock.now_ms(), max_days=settings.root_age_days)
 
     async def renew(self) -> None:
         """The manifest holds, its keys are known, and where we are is announced; unless nothing may be signed."""
@@ -320,6 +355,8 @@ class Bot:
 
     async def stop(self) -> None:
         """Nothing is under way any more."""
+        if self.provenance is not None:
+            await self.provenance.stop()
         await self._attester.stop()
         await self._refresher.stop()
         await self._outbound.close()
@@ -360,13 +397,25 @@ def _matrix_settings(settings: Settings) -> MatrixSettings:
     )
 
 
+def _provenance_policy(settings: Settings, trust: Trust, verifier: Verifier | None) -> ProvenancePolicy | None:
+    if verifier is None:
+        return None
+    return ProvenancePolicy(
+        root=verifier.root,
+        quarantine=settings.policy.publisher_change == "quarantine",
+        pins=trust.publishers or {},
+        served_at=(settings.provenance.served_at or "").rstrip("/"),
+    )
+
+
 def _trust(settings: Settings) -> Trust:
     """Raises ConfigurationProblem for a trust file that cannot be used."""
     file = settings.trust.file
     return Trust() if file is None else load_trust(file, own=settings.organisation.name)
 
 
-def _rulebook(policy: PolicySettings, members: Members) -> Rulebook:
+def _rulebook(settings: Settings, members: Members, trust: Trust, verifier: Verifier | None) -> Rulebook:
+    policy = settings.policy
     return Rulebook(
         Terms(mode=Mode(policy.offline), keep_removed=policy.removed_upstream == "keep"),
         [denied.denial() for denied in policy.deny],
@@ -375,4 +424,5 @@ def _rulebook(policy: PolicySettings, members: Members) -> Rulebook:
             seconds=policy.cooldown_seconds, exemptions=tuple(exempt.exemption() for exempt in policy.cooldown_exempt)
         ),
         standing=members.standing,
+        provenance=_provenance_policy(settings, trust, verifier),
     )

@@ -121,17 +121,39 @@ class IndexSettings(Section, frozen=True, kw_only=True):
 
 
 class PolicySettings(Section, frozen=True, kw_only=True):
-    """What is served. `offline` is the mode of `decide()` while upstream is away; `removed_upstream` rule R2 or R14."""
+    """What is served. `offline` is the mode of `decide()` while upstream is away; `removed_upstream` rule R9 or R10.
+
+    `publisher_change` is rule R6, or only an alarm.
+    """
 
     offline: Literal["self", "acked", "kofn"] = "acked"
     quorum: Count = 2
     acks_missing_allowed: Annotated[int, Meta(ge=0, le=1_000)] = 0
     removed_upstream: Literal["refuse", "keep"] = "refuse"
+    publisher_change: Literal["quarantine", "warn"] = "quarantine"
     deny: tuple[DeniedFile, ...] = ()
     allow_only: tuple[NamePattern, ...] = ()
     reserved: tuple[NamePattern, ...] = ()
     cooldown_seconds: Seconds = 0
     cooldown_exempt: tuple[ExemptProject, ...] = ()
+
+
+class ProvenanceSettings(Section, frozen=True, kw_only=True):
+    """Provenance (PEP 740). Without `trusted_root_file` it is passed on and not verified.
+
+    `served_at` is the frontend's address as clients see it, for addresses of provenance that are absolute.
+    """
+
+    trusted_root_file: Path | None = None
+    root_age_days: Annotated[int, Meta(ge=1, le=36_500)] = 180
+    fetch_timeout_seconds: TimeoutSeconds = 4
+    retry_seconds: Seconds = 60
+    served_at: HttpUrl | None = None
+
+    def __post_init__(self) -> None:
+        """Clients take no address of provenance that is not https."""
+        if self.served_at is not None and not self.served_at.startswith("https://"):
+            raise ValueError(f"served_at is an https address, not {self.served_at}")
 
 
 class TrustSettings(Section, frozen=True, kw_only=True):
@@ -203,6 +225,7 @@ class Settings(Section, frozen=True, kw_only=True):
     api: ApiSettings
     index: IndexSettings = field(default_factory=IndexSettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
+    provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
     trust: TrustSettings = field(default_factory=TrustSettings)
     rooms: RoomsSettings = field(default_factory=RoomsSettings)
     log: LogSettings = field(default_factory=LogSettings)

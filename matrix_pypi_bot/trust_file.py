@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from msgspec import Meta, field
 
 from matrix_pypi_bot.core.keyring import MAINTAINER_ORG, PinnedOrg
+from matrix_pypi_bot.core.publisher import Publisher
 from matrix_pypi_bot.process.setting_types import Count, HttpUrl
 from matrix_pypi_bot.process.settings import ConfigurationProblem, Section, load_settings
 from matrix_pypi_bot.wire.names import InvalidName, ProjectName, normalise_project
@@ -52,9 +53,14 @@ class OrgSection(Section, frozen=True, kw_only=True):
 class PublisherSection(Section, frozen=True, kw_only=True):
     """A publisher's identity, as PEP 740 provenance names it."""
 
-    issuer: Annotated[str, Meta(min_length=1, max_length=100)]
+    issuer: Literal["github", "gitlab", "google", "circleci"]
     repository: Annotated[str, Meta(min_length=1, max_length=255)]
     workflow: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+
+    @property
+    def publisher(self) -> Publisher:
+        """As a pin: without a workflow every one of the repository."""
+        return Publisher(self.issuer, self.repository, self.workflow or "")
 
 
 class MaintainersSection(Section, frozen=True, kw_only=True):
@@ -77,7 +83,7 @@ class Trust:
 
     orgs: tuple[PinnedOrg, ...] = ()
     maintainers: Mapping[ProjectName, frozenset[str]] | None = None
-    publishers: Mapping[ProjectName, tuple[PublisherSection, ...]] | None = None
+    publishers: Mapping[ProjectName, tuple[Publisher, ...]] | None = None
 
 
 def load_trust(path: Path, *, own: str) -> Trust:
@@ -93,7 +99,7 @@ def load_trust(path: Path, *, own: str) -> Trust:
     return Trust(
         orgs=tuple(_pinned(name, org) for name, org in sections.orgs.items()),
         maintainers={name: frozenset(key.hex() for key in told.keys) for name, told in maintainers.items()},
-        publishers={name: told.sigstore for name, told in maintainers.items()},
+        publishers={name: tuple(one.publisher for one in told.sigstore) for name, told in maintainers.items()},
     )
 
 

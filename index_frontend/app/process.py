@@ -19,6 +19,7 @@ from index_frontend.handlers.files import FileHandler
 from index_frontend.handlers.index import PageHandler
 from index_frontend.handlers.ipfs import GatewayHandler
 from index_frontend.handlers.operations import Metrics, Operations
+from index_frontend.handlers.provenance import ProvenanceHandler
 from index_frontend.handlers.public import PublicHandler
 from index_frontend.handlers.root import RootHandler
 from index_frontend.oracle import BotOracle, HttpBot, PublicPages
@@ -70,6 +71,7 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
             root=root,
             blocks=GatewayHandler(oracle, store),
             public=PublicHandler(public),
+            provenance=ProvenanceHandler(public),
             files=FileHandler(
                 oracle, store, fills, reporter, max_file_bytes=settings.upstream.max_file_bytes, blocks=blocks
             ),

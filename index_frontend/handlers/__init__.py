@@ -10,7 +10,7 @@ from index_frontend.handlers.index import PageHandler
 from index_frontend.handlers.middleware import SERVER, answering, problem_response
 from index_frontend.handlers.operations import Metrics, Operations
 from index_frontend.handlers.root import RootHandler
-from matrix_pypi_bot.wire.messages import LOG
+from matrix_pypi_bot.wire.messages import LOG, PROVENANCE
 from matrix_pypi_bot.wire.names import FilePath, ProjectName, normalise_project, parse_file_path
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
@@ -20,6 +20,7 @@ _SIMPLE: Final = "/simple/"
 _PACKAGES: Final = "/packages/"
 _IPFS: Final = "/ipfs/"
 _LOG: Final = f"{LOG}/"
+_PROVENANCE: Final = f"{PROVENANCE}/"
 _OPERATIONS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _REDIRECT_SECONDS: Final = 600  # pip keeps a permanent redirect for as long as it is told
 
@@ -44,7 +45,7 @@ class PublicAnswers(Protocol):
     """Answers of the bot's public pages."""
 
     async def handle(self, request: web.BaseRequest, page: str, query: str) -> web.StreamResponse:
-        """To `/log/v1/<page>?<query>`. Raises Problem."""
+        """To `/log/v1/<page>?<query>`, or what else the handler stands for. Raises Problem."""
         ...
 
 
@@ -59,6 +60,7 @@ class Dispatcher:
         files: FileAnswers,
         blocks: BlockAnswers,
         public: PublicAnswers,
+        provenance: PublicAnswers,
         operations: Operations,
         metrics: Metrics,
         allowed_hosts: tuple[str, ...] = (),
@@ -68,6 +70,7 @@ class Dispatcher:
         self._files = files
         self._blocks = blocks
         self._public = public
+        self._provenance = provenance
         self._operations = operations
         self._metrics = metrics
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
@@ -99,6 +102,8 @@ class Dispatcher:
             return await self._blocks.handle(request, path.removeprefix(_IPFS), query)
         if path.startswith(_LOG):
             return await self._public.handle(request, path.removeprefix(_LOG), query)
+        if path.startswith(_PROVENANCE):
+            return await self._provenance.handle(request, path.removeprefix(_PROVENANCE), query)
         if path in _OPERATIONS:
             return await self._operations.handle(request, path[1:])
         if path == "/simple":
@@ -173,4 +178,6 @@ def _label(raw_path: str) -> str:
         return "ipfs"
     if raw_path.startswith(_LOG):
         return "log"
+    if raw_path.startswith(_PROVENANCE):
+        return "provenance"
     return "operations" if raw_path in _OPERATIONS else "other"

@@ -31,7 +31,7 @@ class PublicHandler:
         if content_type is None:
             raise Problem("matrix-pypi: the log has the pages checkpoint and entries", code=ProblemCode.NOT_FOUND)
         path = f"{LOG}/{page}{_range(query) if page == 'entries' else ''}"
-        told = await self._pages.get(path, if_none_match=_tag(request.headers.get("If-None-Match")))
+        told = await self._pages.get(path, if_none_match=tag_of(request.headers.get("If-None-Match")))
         headers = {"X-Content-Type-Options": "nosniff", "Server": SERVER, **told.headers}
         if told.status == 200:
             headers["Content-Type"] = content_type
@@ -50,7 +50,8 @@ def _range(query: str) -> str:
     return "?" + "&".join(f"{name}={numbers[name]}" for name in _RANGE if name in numbers) if numbers else ""
 
 
-def _tag(told: str | None) -> str | None:
+def tag_of(told: str | None) -> str | None:
+    """An `If-None-Match` that may be passed on."""
     return (
         told
         if told is not None and told.isascii() and told.isprintable() and len(told) <= _MAX_TAG_CHARACTERS

@@ -111,11 +111,16 @@ class HeldPage:
         )
 
     def decision(self, key: str) -> Decision | None:
-        """The decision on the file under `key`, None when the page does not name it. Made once a file."""
+        """The decision on the file under `key`, None when the page does not name it, or says to ask. Made once a file."""
         found = self._decisions.get(key)
-        if found is None and (file := self.files.get(key)) is not None:
+        if found is None and (file := self.files.get(key)) is not None and not file.decision.ask:
             found = self._decisions[key] = self._decision_of(file)
         return found
+
+    def asks(self, key: str) -> bool:
+        """Whether the page names the file under `key` and leaves it to the bot how it stands."""
+        file = self.files.get(key)
+        return file is not None and bool(file.decision.ask)
 
     def path_of(self, name: str) -> str | None:
         """The path of the file called `name`, None when the page does not name it."""

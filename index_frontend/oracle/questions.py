@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -114,10 +114,13 @@ class Questions:
             raise
 
     async def _fetch_decision(self, path: FilePath) -> Decision:
-        held = self._memory.page_of(key_of(path))
-        if held is not None and (decision := await self._from_page(held.project, path)) is not None:
+        held, key = self._memory.page_of(key_of(path)), key_of(path)
+        if held is None:
+            return await self._from_candidates(path, _projects_of(path.file))
+        may_tell = not (held.asks(key) and self._memory.is_current(held))
+        if may_tell and (decision := await self._from_page(held.project, path)) is not None:
             return decision
-        return await self._from_candidates(path)
+        return await self._from_candidates(path, (held.project,) if held.asks(key) else _projects_of(path.file))
 
     async def _from_page(self, project: ProjectName, path: FilePath) -> Decision | None:
         """By asking for the page that named the file: with it, all other files of the project are known again too."""
@@ -142,10 +145,10 @@ class Questions:
             self._memory.keep_decision(key, decision, self._clock())
         return decision
 
-    async def _from_candidates(self, path: FilePath) -> Decision:
+    async def _from_candidates(self, path: FilePath, projects: Sequence[ProjectName]) -> Decision:
         text, key = file_path(path.address, path.file), key_of(path)
         epoch, heard = self._memory.epoch, self._memory.heard
-        for project in _projects_of(path.file):
+        for project in projects:
             try:
                 with self._feeling_the_pulse():
                     decision = await self._link.decision(project, path.file, text)

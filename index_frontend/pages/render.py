@@ -14,11 +14,13 @@ from typing import Any, Final
 import msgspec
 
 from index_frontend.pages.negotiate import JSON, MediaType
+from matrix_pypi_bot.wire.messages import PROVENANCE
 
 API_VERSION: Final = "1.4"  # the newest whose fields we carry; more is passed through, but not claimed
 
 _PRIVATE: Final = ("_decision", "_url")
 _TO_ROOT: Final = "../.."  # from /simple/<project>/ to where /packages/ begins, whatever is in front of both
+_OWN_PROVENANCE: Final = f"{_TO_ROOT}{PROVENANCE}/"
 # `core-metadata` and its two older names; clients fall back from one to the next.
 _METADATA_KEYS: Final = ("core-metadata", "dist-info-metadata", "data-dist-info-metadata")
 _FALSE: Final = msgspec.Raw(b"false")
@@ -157,7 +159,8 @@ def _sha256_of(metadata: object) -> str | None:
 
 
 def _provenance(value: object) -> str | None:
-    return value if isinstance(value, str) and value.startswith("https://") else None
+    """An https address, or one of the bot's own documents, which we pass on (handlers/provenance.py)."""
+    return value if isinstance(value, str) and value.startswith(("https://", _OWN_PROVENANCE)) else None
 
 
 def _ascii(text: str) -> bytes:

@@ -1,16 +1,22 @@
-"""The pages for everybody: this organisation's transparency log. No token is known here, and no internal route leads here."""
+"""The pages for everybody: this organisation's transparency log, and the provenance that it verified.
+
+No token is known here, and no internal route leads here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from aiohttp import web
 
 from matrix_pypi_bot.api.errors import answering
 from matrix_pypi_bot.services.log import MAX_ENTRIES, LogKeeper
-from matrix_pypi_bot.wire.messages import LOG
+from matrix_pypi_bot.services.provenance import Provenance
+from matrix_pypi_bot.wire.messages import LOG, PROVENANCE, PROVENANCE_TYPE
+from matrix_pypi_bot.wire.names import parse_file_name, parse_project
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 MAX_READERS: Final = 2  # at once: the database has more to do than to answer strangers
@@ -19,19 +25,23 @@ _MAX_DIGITS: Final = 18
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 _ASK_AGAIN: Final = "no-cache"
 
+T = TypeVar("T")
+
 
 class PublicApi:
-    """The application."""
+    """The application. `provenance` None: none is verified here, so there is none to show."""
 
     name = "listener of the public pages"
     setting = "public.listen"
 
-    def __init__(self, log: LogKeeper) -> None:
+    def __init__(self, log: LogKeeper, provenance: Provenance | None = None) -> None:
         self._log = log
+        self._provenance = provenance
         self._turns = asyncio.Semaphore(MAX_READERS)
         self._waiting = 0
         self.app = web.Application(middlewares=[answering], client_max_size=0)
         self.app.add_routes([web.get(f"{LOG}/checkpoint", self._checkpoint), web.get(f"{LOG}/entries", self._entries)])
+        self.app.router.add_get(f"{PROVENANCE}/{{project}}/{{file}}", self._document)
 
     def stop(self) -> None:
         """Nothing here keeps anybody waiting."""
@@ -51,19 +61,28 @@ class PublicApi:
             raise Problem(
                 "the range ends before it begins: `from` is inclusive, `to` is not", code=ProblemCode.BAD_REQUEST
             )
-        entries = await self._read(start, end)
+        entries = await self._in_turn(lambda: self._log.entries(start, end))
         # What is complete can never be another: leaves stay what they are, and where they are.
         whole = start + len(entries) == min(end, start + MAX_ENTRIES)
         body = b"".join(entry + b"\n" for entry in entries)
         return _answer(request, body, "application/x-ndjson", _FOR_EVER if whole else _ASK_AGAIN)
 
-    async def _read(self, start: int, end: int) -> list[bytes]:
+    async def _document(self, request: web.Request) -> web.Response:
+        """Our copy of a file's provenance (PEP 740), as it was when it was verified."""
+        project, file = parse_project(request.match_info["project"]), parse_file_name(request.match_info["file"])
+        provenance = self._provenance
+        raw = None if provenance is None else await self._in_turn(lambda: provenance.document(project, file))
+        if raw is None:
+            raise Problem(f"no provenance of {file} was verified here", code=ProblemCode.NOT_FOUND)
+        return _answer(request, raw, PROVENANCE_TYPE, _ASK_AGAIN)
+
+    async def _in_turn(self, read: Callable[[], Awaitable[T]]) -> T:
         if self._waiting >= MAX_WAITING:
-            raise Problem("too many ask for pages of the log at once", code=ProblemCode.TOO_MANY)
+            raise Problem("too many ask for public pages at once", code=ProblemCode.TOO_MANY)
         self._waiting += 1
         try:
             async with self._turns:
-                return await self._log.entries(start, end)
+                return await read()
         finally:
             self._waiting -= 1
 

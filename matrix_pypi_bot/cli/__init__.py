@@ -14,6 +14,7 @@ _COMMANDS = {
     "bot": "Run the appservice.",
     "registration": "Write the appservice registration for the homeserver.",
     "check-config": "Parse the configuration and say what is wrong.",
+    "trusted-root": "Write the root under which provenance is verified.",
     "keys": "Make and show the organisation's keys.",
     "conformance": "Answer protocol questions as JSON lines, for other implementations.",
 }

@@ -98,7 +98,7 @@ def parse_entry(entry: object, project: ProjectName, base_url: str) -> IndexFile
         yanked=_yanked(entry.get("yanked", False)),
         core_metadata=_core_metadata(entry),
         upload_time=_upload_time(entry.get("upload-time")),
-        provenance=_provenance(entry.get("provenance")),
+        provenance=_provenance(entry.get("provenance"), base_url),
         extras={} if _KNOWN.issuperset(entry) else extras_of(entry, _KNOWN),
         place=path if url.endswith(path) else "",
     )
@@ -204,13 +204,19 @@ def _upload_time(value: object) -> str | None:
 
 def is_provenance(value: str) -> bool:
     """Whether it is passed on: only an absolute https address; the client decides whether it calls there."""
-    if not value.startswith("https://") or len(value) > MAX_URL_CHARACTERS:
-        return False
-    return value.isascii() and value.isprintable() and " " not in value
+    return value.startswith("https://") and _is_address(value)
 
 
-def _provenance(value: object) -> str | None:
-    return value if isinstance(value, str) and is_provenance(value) else None
+def _is_address(value: str) -> bool:
+    return len(value) <= MAX_URL_CHARACTERS and value.isascii() and value.isprintable() and " " not in value
+
+
+def _provenance(value: object, base_url: str) -> str | None:
+    """An address that we may ask, or pass on. An index that is read by plain http may name others of plain http, for us to ask."""
+    if not isinstance(value, str) or not _is_address(value):
+        return None
+    http = base_url.startswith("http://") and value.startswith("http://")
+    return value if http or value.startswith("https://") else None
 
 
 def _is_text(value: object) -> TypeGuard[str]:

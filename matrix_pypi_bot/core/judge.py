@@ -1,19 +1,20 @@
 """Judging accusations: the same evidence gives the same verdict everywhere, and who accuses does not matter.
 
 Strict to trust, liberal to convict: an attestation must pass every check to count for something, but a good signature alone is
-enough to count against its signer. F1 to F4 prove themselves and are judged here. F5 to F8 need provenance, upstream or
-the blocks: here they stay PENDING, once the accused statement is known to be its key's.
+enough to count against its signer. F1 to F4 prove themselves and are judged here, F5 too if somebody verifies its bundle. F6 to F8
+need upstream or the blocks: here they stay PENDING, once the accused statement is known to be its key's.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from matrix_pypi_bot.core.envelope import Envelope, StatementId, read_envelope, verify
 from matrix_pypi_bot.core.events import check_envelope
+from matrix_pypi_bot.core.evidence import Provenance, Proves
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import Keyring
 from matrix_pypi_bot.core.notes import InvalidNote, NoteKey, is_signed_by, parse_checkpoint, parse_note
@@ -66,12 +67,15 @@ class Judgement:
 FirstSeen: TypeAlias = Callable[[StatementId], Instant | None]
 """When a statement was first received here, or cosigned by a peer before; None when it is new."""
 
+Proven: TypeAlias = Callable[[Mapping[str, object]], Provenance]
+"""What a bundle of provenance proves of the accused file, verified under the own trusted root; None when nobody can tell now."""
 
-def judge(refutation: Statement, keyring: Keyring, first_seen: FirstSeen) -> Judgement:
+
+def judge(refutation: Statement, keyring: Keyring, first_seen: FirstSeen, proven: Proven = lambda _: None) -> Judgement:
     """The verdict on a checked refutation. Total: whatever its evidence holds, one of the five verdicts."""
     predicate = refutation.predicate
     assert isinstance(predicate, Refutation)
-    verdict, reason = _judged(refutation, predicate, keyring, first_seen)
+    verdict, reason = _judged(refutation, predicate, keyring, first_seen, proven)
     return Judgement(verdict=verdict, fault=predicate.fault, accused=predicate.accused, reason=reason)
 
 
@@ -156,6 +160,15 @@ def signed_when_compromised(envelope: object, manifest: object, keyring: Keyring
     return Verdict.UPHELD if late else Verdict.DISMISSED
 
 
+def disproved(digests: Iterable[str], provenance: Provenance) -> Verdict:
+    """F5: UPHELD when the pinned publisher proves another digest than the accused statement names for the file."""
+    if provenance is None:
+        return Verdict.PENDING
+    named = set(digests)
+    upheld = isinstance(provenance, Proves) and bool(named - {provenance.sha256})
+    return Verdict.UPHELD if upheld else Verdict.DISMISSED
+
+
 @dataclass(frozen=True, slots=True)
 class _Signed:
     """What a known key signed, read as liberally as can be read in one way only."""
@@ -201,7 +214,9 @@ def _differ(size: object, other: object) -> bool:
     return type(size) is int and type(other) is int and size != other
 
 
-def _judged(statement: Statement, told: Refutation, keyring: Keyring, first_seen: FirstSeen) -> tuple[Verdict, str]:
+def _judged(
+    statement: Statement, told: Refutation, keyring: Keyring, first_seen: FirstSeen, proven: Proven
+) -> tuple[Verdict, str]:
     notes, envelopes = told.evidence.notes, told.evidence.envelopes
     if isinstance(notes, tuple):
         key = log_fork(notes[0], notes[1], keyring.log_keys())
@@ -229,5 +244,8 @@ def _judged(statement: Statement, told: Refutation, keyring: Keyring, first_seen
                 signed_when_compromised(envelope, told.evidence.manifest, keyring, first_seen) for envelope in envelopes
             }
             return (Verdict.UPHELD if verdicts == {Verdict.UPHELD} else Verdict.DISMISSED), "signed by a stolen key"
+        case Fault.PROVENANCE if isinstance(bundle := told.evidence.bundle, dict):
+            digests = [digest for name, digest in subject.digests if name == told.file]
+            return disproved(digests, proven(bundle)), "what the pinned publisher signed"
         case _:
-            return Verdict.PENDING, "needs upstream, provenance or the blocks"
+            return Verdict.PENDING, "needs upstream, a bundle or the blocks"

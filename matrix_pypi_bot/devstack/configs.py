@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
+from matrix_pypi_bot.adapters.provenance.root import has_libraries, shipped_root
 from matrix_pypi_bot.devstack.home import OrgHome
 from matrix_pypi_bot.devstack.kubo import KuboNode
 from matrix_pypi_bot.devstack.ports import LOOPBACK, OrgPorts, PublicPorts
@@ -96,6 +97,7 @@ def bot_tree(plan: OrgPlan) -> Tree:
         },
         "public": {"listen": f"{LOOPBACK}:{plan.public.public}"},
         "log": {"checkpoint_seconds": CHECKPOINT_SECONDS},
+        **({"provenance": {"trusted_root_file": str(plan.home.trusted_root)}} if has_libraries() else {}),
         **({"trust": {"file": str(plan.home.trust)}} if plan.pins else {}),
         **index,
     }
@@ -201,6 +203,10 @@ def make_secrets(plan: OrgPlan) -> None:
 
 def write_configs(plan: OrgPlan) -> None:
     """Write the configurations of `plan`, whose secrets are there."""
+    if (
+        has_libraries() and not plan.home.trusted_root.exists()
+    ):  # one that is there is the operator's, whoever put it there
+        plan.home.trusted_root.write_bytes(shipped_root())
     for file, tree in (
         (plan.home.config, bot_tree(plan)),
         (plan.home.frontend_config, frontend_tree(plan)),

@@ -62,6 +62,11 @@ class OrgHome:
         return self.folder / "registration.yaml"
 
     @property
+    def trusted_root(self) -> Path:
+        """The root under which it verifies provenance."""
+        return self.folder / "trusted_root.json"
+
+    @property
     def homeserver_database(self) -> Path:
         """Synapse's database. Once it is there, the organisation has a name that others may have seen."""
         return self.folder / "homeserver.db"

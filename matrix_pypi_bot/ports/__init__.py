@@ -3,6 +3,7 @@
 from matrix_pypi_bot.ports.database import Ledger, Mail, Store, StoreAway, Transaction, Views
 from matrix_pypi_bot.ports.log import HeadRow, Log
 from matrix_pypi_bot.ports.outside import Absent, Away, Clock, FetchedPage, Index, NotModified, Postman, Wrong
+from matrix_pypi_bot.ports.provenance import Document, Documents, NotProvenance, Proofs, Verifier
 from matrix_pypi_bot.ports.rows import (
     PROJECT_ROOM,
     SPACE_ROOM,
@@ -27,6 +28,8 @@ __all__ = [
     "Away",
     "Backlog",
     "Clock",
+    "Document",
+    "Documents",
     "EnvelopeRow",
     "FetchedPage",
     "HeadRow",
@@ -36,14 +39,17 @@ __all__ = [
     "Log",
     "Mail",
     "NotModified",
+    "NotProvenance",
     "OutboxRow",
     "OverrideRow",
     "Postman",
+    "Proofs",
     "RoomRow",
     "Store",
     "StoreAway",
     "Transaction",
     "VerdictRow",
+    "Verifier",
     "ViewRow",
     "Views",
     "Wrong",

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.ports.log import Log
+from matrix_pypi_bot.ports.provenance import Proofs
 from matrix_pypi_bot.ports.rows import (
     Accepted,
     Backlog,
@@ -292,6 +293,7 @@ class Transaction(Protocol):
     log: Log
     views: Views
     mail: Mail
+    provenance: Proofs
 
 
 class StoreAway(Problem):

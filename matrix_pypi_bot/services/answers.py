@@ -13,6 +13,7 @@ from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store
 from matrix_pypi_bot.services.announce import Peers
 from matrix_pypi_bot.services.known import Finished, Known, View
 from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.provenance import Provenance
 from matrix_pypi_bot.services.refresh import Refresher
 from matrix_pypi_bot.services.rule import GONE_REVISION
 from matrix_pypi_bot.services.signing import Voice
@@ -38,6 +39,7 @@ class Answers:
     """Answers about what is known now. `stands(row)` tells whether a statement of ours still holds: its key may have been revoked.
 
     `peers` are the gateways of others, None when nobody is pinned.
+    `provenance` looks at that of files that are asked about; None: it is not verified here.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Answers:
         clock: Clock,
         voice: Voice,
         stands: Callable[[EnvelopeRow], bool] | None = None,
+        provenance: Provenance | None = None,
         peers: Peers | None = None,
     ) -> None:
         self._projects = projects
@@ -56,6 +59,7 @@ class Answers:
         self._store = store
         self._clock = clock
         self._voice = voice
+        self._provenance = provenance
         self._peers = peers
         self._stands = stands or (lambda row: row.keyid == voice.keyid)
 
@@ -104,12 +108,22 @@ class Answers:
                 path=path or "",
                 seq=self._projects.seq,
             )
-        answer = self._decision(await self._refresher.up_to_date(project), file, path)
+        answer = self._decision(await self._looked_at(await self._refresher.up_to_date(project), file), file, path)
         if answer is None:
-            answer = self._decision(await self._refresher.up_to_date(project, refresh=True), file, path)
+            known = await self._looked_at(await self._refresher.up_to_date(project, refresh=True), file)
+            answer = self._decision(known, file, path)
         if answer is None:
             raise Problem(f"no page of {project} names {path or file}", code=ProblemCode.NOT_FOUND)
         return await self._with_witnesses(answer)
+
+    async def _looked_at(self, known: Known, file: FileName) -> Known:
+        """With what the file's provenance tells, as far as it decides."""
+        known = self._newest(known)
+        decision = known.finished.decisions.get(file) if known.finished is not None else None
+        if self._provenance is None or decision is None or not decision.ask:
+            return known
+        await self._provenance.look(known.project, file)
+        return await self._projects.load(known.project)
 
     def _newest(self, known: Known) -> Known:
         """What is known at this moment: whoever shared a refresh with others may have been woken after a change that came later."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,9 +17,10 @@ from matrix_pypi_bot.core.court import Finding, OtherBytes, findings, reviews, v
 from matrix_pypi_bot.core.decide import Ruling
 from matrix_pypi_bot.core.envelope import StatementId
 from matrix_pypi_bot.core.events import check_envelope
-from matrix_pypi_bot.core.evidence import Evidence
+from matrix_pypi_bot.core.evidence import Evidence, Provenance, Proves
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.judge import SUSPENDING, Verdict, judge
+from matrix_pypi_bot.core.judge import SUSPENDING, Proven, Verdict, judge
+from matrix_pypi_bot.core.provenance import carried
 from matrix_pypi_bot.core.rejected import Rejected
 from matrix_pypi_bot.core.signers import WATCHER, Keyid
 from matrix_pypi_bot.core.statements.refutation import Evidence as Shown
@@ -36,6 +37,8 @@ from matrix_pypi_bot.services.signing import Voice
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 
 log = logging.getLogger(__name__)
+
+Prove = Callable[[ProjectName, FileName, Mapping[str, object]], Awaitable[Provenance]]
 
 _FINAL: Final = frozenset({Verdict.UPHELD.value, Verdict.DISMISSED.value})
 
@@ -65,6 +68,7 @@ class Session:
 class Court:
     """Judges. `publishes` False: findings are kept and acted on here, and nothing is signed (a private index stays inside).
 
+    `prove(project, file, bundle)` verifies a bundle of provenance (F5); without it such accusations wait for somebody who can.
     `on_suspended(organisations)` is called, after the commit, when keys of theirs were suspended.
     """
 
@@ -80,6 +84,7 @@ class Court:
         refutations: Refutations,
         index_name: str,
         publishes: bool = True,
+        prove: Prove | None = None,
         on_suspended: Callable[[frozenset[str]], None] = lambda organisations: None,
     ) -> None:
         self._projects = projects
@@ -90,6 +95,7 @@ class Court:
         self._postman = postman
         self._index_name = index_name
         self._publishes = publishes
+        self._prove = prove
         self._refutations = refutations
         self._views = IndexViews(voice, index_name)
         self._on_suspended = on_suspended
@@ -100,12 +106,13 @@ class Court:
         `seen` is what the own frontend found under a CID that somebody attested.
         """
         session: Session | None = None
+        proven = await self._proven(project)
 
         async def change(tables: Transaction, known: Known) -> Known:
             nonlocal session
             session = self._open(await self._projects.with_claims(tables, known))
             await self._find(tables, session, seen)
-            await self._hear(tables, session)
+            await self._hear(tables, session, proven)
             if session.verdicts:
                 await self._members.read_suspensions(tables)
             if self._speaks():
@@ -148,7 +155,28 @@ class Court:
                 tables, session, finding.accused, finding.fault, Verdict.UPHELD, finding.reason, evidence_id=refutation
             )
 
-    async def _hear(self, tables: Transaction, session: Session) -> None:
+    async def _proven(self, project: ProjectName) -> Mapping[str, Provenance]:
+        """What bundles in accusations prove, by the id of the refutation. Before anything is locked: verifying takes milliseconds."""
+        if self._prove is None:
+            return {}
+        async with self._store.transaction() as tables:
+            rows = await tables.ledger.refutations(project)
+        found: dict[str, Provenance] = {}
+        for row in rows:
+            told = self._accusation(row)
+            if told is not None and told.file is not None and isinstance(bundle := told.evidence.bundle, dict):
+                found[row.id] = await self._prove(project, FileName(told.file), bundle)
+        return found
+
+    def _accusation(self, row: EnvelopeRow) -> Refutation | None:
+        try:
+            told = check_envelope(json.loads(row.envelope), self._members.keyring.keys, Refutation).statement.predicate
+        except Rejected:
+            return None
+        assert isinstance(told, Refutation)
+        return told
+
+    async def _hear(self, tables: Transaction, session: Session, proven: Mapping[str, Provenance]) -> None:
         """Others' accusations that are not settled."""
         for row in await tables.ledger.refutations(session.known.project):
             if row.org == self._members.own.name:
@@ -165,7 +193,7 @@ class Court:
             if accused is None or session.newest(accused.statement_id, told.fault.value) in _FINAL:
                 continue
             first_seen = {StatementId(c.statement_id): Instant.of_ms(c.received_ms) for c in session.known.claims}
-            judged = judge(checked.statement, self._members.keyring, first_seen.get)
+            judged = judge(checked.statement, self._members.keyring, first_seen.get, _told(proven.get(row.id)))
             await self._settle(tables, session, accused, row, told.fault, judged.verdict, judged.reason)
 
     async def _settle(
@@ -223,11 +251,14 @@ class Court:
         shown = await self._shown(tables, session, finding)
         if shown is None:
             return None
+        fault, proof = finding.fault, await self._proof(tables, session, finding, shown)
+        if proof is not None:  # then nobody needs upstream to judge it
+            fault, shown = Fault.PROVENANCE, proof
         session.mail = True
         accused = finding.accused
         return await self._refutations.say(
             tables,
-            fault=finding.fault,
+            fault=fault,
             project=session.known.project,
             file=accused.file,
             statement_id=accused.statement_id,
@@ -254,6 +285,17 @@ class Court:
         shown = Shown(envelopes=envelopes, sha256=finding.sha256, at=at)
         serial = view.page.serial if view is not None else None
         return shown if serial is None else Shown(envelopes=envelopes, sha256=finding.sha256, at=at, serial=serial)
+
+    async def _proof(self, tables: Transaction, session: Session, finding: Finding, shown: Shown) -> Shown | None:
+        """The same with what the publisher signed, if the right digest is the one that his provenance was found to prove."""
+        file, proofs = finding.accused.file, self._projects.rulebook.proofs
+        if finding.fault is not Fault.PYPI_DIGEST or finding.sha256 is None:
+            return None
+        if proofs.unforgiving(session.known, file) != Proves(finding.sha256):
+            return None
+        raw = await tables.provenance.document(session.known.project, file)
+        bundle = None if raw is None else carried(raw)
+        return None if bundle is None else Shown(envelopes=shown.envelopes, bundle=bundle)
 
     async def _keep(
         self,
@@ -314,3 +356,7 @@ class Court:
             )
         if suspended := frozenset(row.org for row in session.verdicts if row.suspends):
             self._on_suspended(suspended)
+
+
+def _told(provenance: Provenance) -> Proven:
+    return lambda bundle: provenance

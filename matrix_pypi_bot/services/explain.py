@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from matrix_pypi_bot.core.cooldown import Sight
+from matrix_pypi_bot.core.evidence import Doubt
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.ports import PROJECT_ROOM, Clock, EnvelopeRow, Store
 from matrix_pypi_bot.services.known import Known
@@ -104,6 +105,7 @@ class Explainer:
             size = f", {accepted.size} bytes" if accepted.size is not None else ""
             detail = f"accepted here when it was served{size}"
             yield Evidence(kind="ledger", sha256=accepted.sha256, detail=detail, at=_moment(accepted.at_ms))
+        yield from self._proof(known, file)
         for order in (known.orders.project, known.orders.files.get(file)):
             if order is not None:
                 yield Evidence(
@@ -123,6 +125,27 @@ class Explainer:
                     at=_moment(row.first_seen_ms),
                     statement_id=row.id,
                 )
+
+    def _proof(self, known: Known, file: FileName) -> Iterator[Evidence]:
+        """What the file's provenance told, and who the project's publisher is."""
+        proofs, finding = self._projects.rulebook.proofs, known.provenance.findings.get(file)
+        if proofs.policy is None:
+            return
+        if finding is not None:
+            by = ", ".join(map(str, finding.publishers))
+            told = finding.fault and f"invalid: {finding.fault}"
+            told = told or (finding.unknown and f"cannot be judged: {finding.unknown}")
+            told = told or f"verified, by {by}"
+            if proofs.unforgiving(known, file) is Doubt.PUBLISHER_CHANGED:
+                told = f"another publisher: {by}"
+            at = str(Instant(finding.signed)) if finding.signed else None
+            yield Evidence(kind="provenance", sha256=finding.sha256, detail=told, at=at)
+        elif known.view is not None and (listed := known.view.page.files.get(file)) is not None:
+            told = "not looked at yet" if listed.provenance is not None else "none"
+            yield Evidence(kind="provenance", sha256=None, detail=told)
+        if expected := proofs.expected(known):
+            how = "pinned by the operator" if known.project in proofs.policy.pins else "of first sight"
+            yield Evidence(kind="publisher", sha256=None, detail=f"{how}: {expected}")
 
     def _policy(self, known: Known, file: FileName) -> Iterator[Evidence]:
         """Which of the operator's rules meets the file, and when it ends."""

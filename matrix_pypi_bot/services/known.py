@@ -11,6 +11,7 @@ from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.core.index_document import IndexPage
 from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.core.judge import OUT
+from matrix_pypi_bot.core.provenance import Provenances
 from matrix_pypi_bot.ports import Accepted, OverrideRow, VerdictRow
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import FileDecision, ViewState
@@ -114,6 +115,7 @@ class Known:
     first_seen: Mapping[FileName, Sha256] = field(default_factory=dict)
     sights: Mapping[FileName, Sight] = field(default_factory=dict)
     orders: Orders = field(default_factory=Orders)
+    provenance: Provenances = field(default_factory=Provenances)
     serial_floor: int | None = None
     claims: tuple[Claim, ...] = ()
     verdicts: tuple[VerdictRow, ...] = ()

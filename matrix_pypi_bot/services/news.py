@@ -6,6 +6,7 @@ import logging
 
 from matrix_pypi_bot.core.cooldown import back_dated
 from matrix_pypi_bot.core.decide import Rule
+from matrix_pypi_bot.core.provenance import vanished
 from matrix_pypi_bot.services.known import Known
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,8 @@ def report_news(before: Known, after: Known) -> None:
         log.info("page entries dropped", extra={"project": after.project, "dropped": str(dict(dropped))})
     for file in after.view.page.conflicted:
         log.warning("file listed with two digests alarm", extra={"project": after.project, "file": file})
+    for file in vanished(before.view.page.files if before.view is not None else {}, after.view.page.files):
+        log.warning("file without provenance alarm", extra={"project": after.project, "file": file})
     if after.first_seen is not before.first_seen:
         told = {
             file: entry.upload_time for file, entry in after.view.page.files.items() if file not in before.first_seen

@@ -16,6 +16,7 @@ from cachetools import LRUCache
 
 from matrix_pypi_bot import __version__
 from matrix_pypi_bot.core.index_document import InvalidPage
+from matrix_pypi_bot.core.provenance import Provenances
 from matrix_pypi_bot.ports import Clock, Store, Transaction
 from matrix_pypi_bot.services.known import Known, orders_of
 from matrix_pypi_bot.services.rule import Rulebook
@@ -203,6 +204,7 @@ class Projects:
             first_seen=await tables.ledger.first_seen(project),
             sights=await tables.ledger.sights(project) if self.rulebook.house.cooldown.seconds else {},
             orders=orders_of(await tables.ledger.overrides(project)),
+            provenance=await self._provenance(tables, project),
             serial_floor=await tables.ledger.serial_floor(project, self.upstream),
         )
         # What another index said is no page of this one; what was accepted here stays.
@@ -221,6 +223,13 @@ class Projects:
         if known.view is None and self.rulebook.is_attested(known):
             known = replace(known, view=rebuilt_view(known.project))
         return known
+
+    async def _provenance(self, tables: Transaction, project: ProjectName) -> Provenances:
+        policy = self.rulebook.proofs.policy
+        if policy is None:
+            return Provenances()
+        findings = await tables.provenance.findings(project, policy.root)
+        return Provenances(findings, await tables.provenance.pinned(project))
 
     async def _note_change(self, tables: Transaction, before: Known, after: Known) -> int | None:
         """The number of the change, None when frontends need not hear of any."""

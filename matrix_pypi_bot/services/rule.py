@@ -14,12 +14,14 @@ from matrix_pypi_bot.core.decide import Rule, Ruling, decide
 from matrix_pypi_bot.core.evidence import Absence, Evidence, Level, Live, Terms, Upstream
 from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.core.policy import Denial, NameRules
+from matrix_pypi_bot.core.provenance import ProvenancePolicy
 from matrix_pypi_bot.core.standing import Standing, alone
 from matrix_pypi_bot.core.statement_page import attested_files, entry_of
 from matrix_pypi_bot.core.witnesses import NOBODY, Witnesses, combined, weigh
 from matrix_pypi_bot.ports import Accepted
 from matrix_pypi_bot.services.house_rules import HouseRules
 from matrix_pypi_bot.services.known import Finished, Known, View
+from matrix_pypi_bot.services.proofs import ProofRules
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from matrix_pypi_bot.wire.messages import FileDecision
 from matrix_pypi_bot.wire.names import FileName
@@ -27,12 +29,12 @@ from matrix_pypi_bot.wire.names import FileName
 GONE_REVISION: Final = "gone"  # of a project that has no page any more
 _DIGITS: Final = 12  # of a digest in a reason: enough to compare by eye
 
-_Class = tuple[object, bool | None, bool | None, Cooling | None]
+_Class = tuple[object, bool | None, bool | None, Cooling | None, object]
 
 
 class Rulebook:
     """The operator's policy, applied to everything known of a project. `fingerprint` is another one for any other policy;
-    `standing()` tells who is believed now.
+    `standing()` tells who is believed now. Without a policy of `provenance` nobody verifies any here.
     """
 
     def __init__(
@@ -43,10 +45,13 @@ class Rulebook:
         names: NameRules | None = None,
         cooldown: Cooldown | None = None,
         standing: Callable[[], Standing] = alone,
+        provenance: ProvenancePolicy | None = None,
     ) -> None:
         self.terms = terms
         self.house = HouseRules(denials, names or NameRules(), cooldown or Cooldown())
-        self.fingerprint = sha256_of(msgspec.json.encode((terms, self.house.spelled)))
+        self.proofs = ProofRules(provenance)
+        spelled = (terms, self.house.spelled, *self.proofs.fingerprint)
+        self.fingerprint = sha256_of(msgspec.json.encode(spelled))
         self.standing = standing
 
     def finish(self, known: Known) -> Known:
@@ -97,7 +102,8 @@ class Rulebook:
         if accepted is None and first is None:
             return None
         digest = accepted.sha256 if accepted is not None else None
-        evidence = Evidence(upstream=_upstream_of(view, None), accepted=digest, first_seen=first)
+        proof = self.proofs.proof(known, file)
+        evidence = Evidence(upstream=_upstream_of(view, None), accepted=digest, first_seen=first, provenance=proof)
         return self._told(known, file, evidence)
 
     def is_attested(self, known: Known) -> bool:
@@ -140,7 +146,7 @@ class Rulebook:
                 accepted=accepted,
                 first_seen=known.first_seen.get(file),
                 attested=voices,
-                provenance=combined(None, provenance),
+                provenance=combined(self.proofs.proof(known, file), provenance),
                 cooling=self.house.cooling(known, file, witnesses, attested=attested) is not None,
                 denied=detail is not None,
             ),
@@ -176,7 +182,9 @@ class Rulebook:
             digest, accepted, first = file.sha256, lasting.get(name), first_seen.get(name)
             same = None if accepted is None else accepted.sha256 == digest
             denied = self.house.denied(known, name, _digests(file, accepted)) if may_be_denied else None
-            key = (denied, same, None if first is None else first == digest, None if watch is None else watch(file))
+            cooling = None if watch is None else watch(file)
+            proof = self.proofs.relation(known, file, None if accepted is None else accepted.sha256)
+            key = (denied, same, None if first is None else first == digest, cooling, proof)
             found = classes.get(key)
             if found is None:
                 found = classes[key] = self._decide_class(known, name)
@@ -190,6 +198,7 @@ class Rulebook:
             decisions[name], files[name] = decision, _as_remembered(file, lasting.get(name))
         if view.state == "down" and view.page.status != "quarantined":
             self._add_attested(known, view, witnesses, decisions, files)
+        self.proofs.tell(known, decisions, files)
         return decisions, files
 
     def _attested(self, known: Known, view: View, witnesses: Mapping[FileName, Witnesses]) -> dict[FileName, IndexFile]:

@@ -11,6 +11,8 @@ import msgspec
 
 API: Final = "/internal/v1"
 LOG: Final = "/log/v1"
+PROVENANCE: Final = "/provenance"  # /provenance/<project>/<file>: a PEP 740 document
+PROVENANCE_TYPE: Final = "application/vnd.pypi.integrity.v1+json"
 HEARTBEAT_SECONDS: Final = 5  # the change stream says something at least this often
 STREAM_SILENCE_SECONDS: Final = 12  # two heartbeats missed: the stream is broken
 
@@ -24,13 +26,15 @@ class FileDecision(msgspec.Struct, frozen=True):
     """What `decide()` says of one file, as it stands in a page entry under `_decision`.
 
     `http` is the page-side status: 200, 403, 404 or 503; a file answer turns 503 into 504. `reason` is one clean ASCII line,
-    e.g. `matrix-pypi: R3 the digest changed upstream`, empty for an ordinary serve.
+    e.g. `matrix-pypi: R3 the digest changed upstream`, empty for an ordinary serve. With `ask` it is what holds until somebody
+    wants the file: then `decide` is asked, which looks at what costs too much for every file of a page. It is left out when unset.
     """
 
     action: Action
     http: int
     rule: str
     reason: str = ""
+    ask: bool | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def serves(self) -> bool:
@@ -238,7 +242,7 @@ class KeysTold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that `decide()` was told, for people: `kind` e.g. `upstream`, `ledger`, `first-seen`, `attestation`, `override`."""
+    """One thing that `decide()` was told, for people: `kind` e.g. `upstream`, `ledger`, `attestation`, `provenance`, `override`."""
 
     kind: str
     sha256: str | None

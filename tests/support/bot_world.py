@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +15,10 @@ from matrix_pypi_bot.core.cooldown import Cooldown
 from matrix_pypi_bot.core.evidence import Mode, Terms
 from matrix_pypi_bot.core.keyring import PinnedOrg
 from matrix_pypi_bot.core.policy import Denial, NameRules
+from matrix_pypi_bot.core.provenance import ProvenancePolicy
+from matrix_pypi_bot.core.publisher import Publisher
 from matrix_pypi_bot.core.signers import MIRROR, WATCHER, PinnedKey, SigningKey
-from matrix_pypi_bot.ports import Absent, Away, FetchedPage, NotModified, Store, Wrong
+from matrix_pypi_bot.ports import Absent, Away, Document, FetchedPage, NotModified, Store, Verifier, Wrong
 from matrix_pypi_bot.services.announce import Peers
 from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.attest import Attester
@@ -24,6 +26,7 @@ from matrix_pypi_bot.services.clockwork import Clockwork
 from matrix_pypi_bot.services.explain import Explainer
 from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.provenance import Provenance
 from matrix_pypi_bot.services.refresh import Refresher, RefreshSettings
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.signing import Voice
@@ -145,6 +148,37 @@ class ScriptedIndex:
         return FetchedPage(raw=raw, etag=tag, serial=listing.serial, opened_origins=())
 
 
+@dataclass(slots=True)
+class ScriptedDocuments:
+    """`ports.Documents`: what stands at each address; nothing at others. Counts who asks."""
+
+    answers: dict[str, bytes | Absent | Away | Wrong] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    async def fetch(self, url: str, *, opened: Collection[str]) -> Document | Absent | Away | Wrong:
+        self.asked.append(url)
+        answer = self.answers.get(url, Absent())
+        return Document(answer) if isinstance(answer, bytes) else answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """That provenance is verified, by whom and how it counts."""
+
+    verifier: Verifier
+    documents: ScriptedDocuments
+    pins: Mapping[ProjectName, tuple[Publisher, ...]] = field(default_factory=dict)
+    quarantine: bool = True
+    served_at: str = ""
+
+    @property
+    def policy(self) -> ProvenancePolicy:
+        """As the rules want it."""
+        return ProvenancePolicy(
+            root=self.verifier.root, quarantine=self.quarantine, pins=self.pins, served_at=self.served_at
+        )
+
+
 class CountingPostman:
     """`ports.Postman` that only counts."""
 
@@ -172,6 +206,7 @@ class World:
         upstream: str = f"pypi {BASE_URL}",
         patience_seconds: float = 5.0,
         max_held_bytes: int = 1 << 20,
+        verification: Verification | None = None,
         pinned: Sequence[PinnedOrg] = (),
     ) -> None:
         self.store, self.index, self.clock = store, index, clock
@@ -181,7 +216,11 @@ class World:
             store=store,
             clock=clock,
             rulebook=Rulebook(
-                Terms(mode=Mode.ACKED, keep_removed=keep_removed), denials, names=names, cooldown=cooldown
+                Terms(mode=Mode.ACKED, keep_removed=keep_removed),
+                denials,
+                names=names,
+                cooldown=cooldown,
+                provenance=None if verification is None else verification.policy,
             ),
             upstream=upstream,
             base_url=BASE_URL,
@@ -210,6 +249,14 @@ class World:
             index_name="pypi",
             attests=attests,
         )
+        self.provenance = verification and Provenance(
+            projects=self.projects,
+            store=store,
+            clock=clock,
+            documents=verification.documents,
+            verifier=verification.verifier,
+            retry_seconds=60,
+        )
         self.revoked: set[str] = set()
         self.peers = Peers(store=store, clock=clock, pinned=pinned, counts=lambda row: row.keyid not in self.revoked)
         self.answers = Answers(
@@ -218,6 +265,7 @@ class World:
             store=store,
             clock=clock,
             voice=self.voice,
+            provenance=self.provenance,
             peers=self.peers,
         )
         self.overrides = Overrides(
@@ -245,6 +293,8 @@ class World:
         await self.attester.start()
 
     async def stop(self) -> None:
+        if self.provenance is not None:
+            await self.provenance.stop()
         await self.attester.stop()
         await self.refresher.stop()
 

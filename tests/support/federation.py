@@ -31,6 +31,7 @@ from matrix_pypi_bot.services.keys import Organisation, ensure_manifest
 from matrix_pypi_bot.services.members import Members
 from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.provenance import Provenance
 from matrix_pypi_bot.services.refresh import Refresher, RefreshSettings
 from matrix_pypi_bot.services.refutations import Refutations
 from matrix_pypi_bot.services.rule import Rulebook
@@ -39,7 +40,15 @@ from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Decision
 from matrix_pypi_bot.wire.names import FileName, ProjectName, project_and_version
 from matrix_pypi_bot.wire.problems import Problem
-from tests.support.bot_world import BASE_URL, FRESH_SECONDS, CountingPostman, ManualClock, ScriptedIndex, report
+from tests.support.bot_world import (
+    BASE_URL,
+    FRESH_SECONDS,
+    CountingPostman,
+    ManualClock,
+    ScriptedIndex,
+    Verification,
+    report,
+)
 from tests.support.dists import Dist
 
 
@@ -61,6 +70,7 @@ class Trusting:
     quorum: int = 2
     acks_missing_allowed: int = 0
     keep_removed: bool = False
+    verification: Verification | None = None
 
 
 class Participant:
@@ -86,7 +96,11 @@ class Participant:
         self.projects = Projects(
             store=store,
             clock=clock,
-            rulebook=Rulebook(Terms(mode=trust.mode, keep_removed=trust.keep_removed), standing=self.members.standing),
+            rulebook=Rulebook(
+                Terms(mode=trust.mode, keep_removed=trust.keep_removed),
+                standing=self.members.standing,
+                provenance=trust.verification and trust.verification.policy,
+            ),
             upstream=f"pypi {BASE_URL}",
             base_url=BASE_URL,
         )
@@ -109,6 +123,14 @@ class Participant:
             index_name="pypi",
             attests=True,
         )
+        self.provenance = trust.verification and Provenance(
+            projects=self.projects,
+            store=store,
+            clock=clock,
+            documents=trust.verification.documents,
+            verifier=trust.verification.verifier,
+            retry_seconds=60,
+        )
         self.court = Court(
             projects=self.projects,
             members=self.members,
@@ -118,6 +140,7 @@ class Participant:
             postman=self.postman,
             refutations=Refutations(self.voice),
             index_name="pypi",
+            prove=self.provenance and self.provenance.check_bundle,
             on_suspended=lambda organisations: self.docket.reconsider(organisations),
         )
         self.forks = Forks(
@@ -139,7 +162,12 @@ class Participant:
         )
         self.intake = Intake(self.members, on_statement=self.docket.hear, on_other=self.docket.hear_other)
         self.answers = Answers(
-            projects=self.projects, refresher=self.refresher, store=store, clock=clock, voice=self.voice
+            projects=self.projects,
+            refresher=self.refresher,
+            store=store,
+            clock=clock,
+            voice=self.voice,
+            provenance=self.provenance,
         )
         self.overrides = Overrides(
             projects=self.projects, refresher=self.refresher, clock=clock, voice=self.voice, index_name="pypi"

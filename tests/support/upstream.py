@@ -109,6 +109,12 @@ class Upstream:
             listing.entries[dist.filename] = entry
             listing.serial += 1
 
+    def prove(self, dist: Dist, document: bytes, **told: Any) -> None:
+        """Lists a file with this provenance document, which lies on the file host; `told` as in `publish`."""
+        path = f"/integrity/{dist.project}/{dist.filename}"
+        self._files[path] = document
+        self.publish(dist, provenance=self.files_origin + path, **told)
+
     def listing(self, project: str) -> pages.Listing:
         """The project's listing, to change what its page says; made when there is none."""
         return self._listings.setdefault(project, pages.Listing(project=project))

@@ -44,10 +44,11 @@ def test_the_example_holds_every_key_and_no_other() -> None:
 
 def test_the_example_is_a_configuration_that_shows_the_defaults() -> None:
     example = config.load(config.EXAMPLE, {})
-    assert [example.announce, example.index, example.policy, example.rooms, example.logging] == [
+    assert [example.announce, example.index, example.policy, example.provenance, example.rooms, example.logging] == [
         config.AnnounceSettings(),
         IndexSettings(),
         config.PolicySettings(),
+        config.ProvenanceSettings(),
         config.RoomsSettings(),
         config.LoggingSettings(),
     ]
@@ -160,3 +161,8 @@ def test_what_cannot_work_is_refused(tmp_path: Path, key: str, value: str, says:
 def test_an_address_that_other_machines_reach_must_be_meant(tmp_path: Path) -> None:
     environ = {"MATRIX_PYPI__API__LISTEN": "0.0.0.0:29330", "MATRIX_PYPI__API__ALLOW_OTHER_MACHINES": "true"}
     assert load(tmp_path, **environ).api.listen == "0.0.0.0:29330"
+
+
+def test_an_address_of_provenance_that_clients_would_not_take_is_refused(tmp_path: Path) -> None:
+    assert "https" in refusal(tmp_path, PROVENANCE__SERVED_AT="http://pypi.example.org")
+    assert load(tmp_path, MATRIX_PYPI__PROVENANCE__SERVED_AT="https://pypi.example.org").provenance.served_at

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 
 from index_frontend import config as frontend_config
 from matrix_pypi_bot import config
+from matrix_pypi_bot.adapters.provenance.root import shipped_root
 from matrix_pypi_bot.devstack import preparing, processes, stack, supervisor
 from matrix_pypi_bot.devstack.children import Part, command_of, spawn, stop_leftovers
 from matrix_pypi_bot.devstack.configs import OrgPlan, make_secrets, to_yaml, write_configs
@@ -185,6 +186,16 @@ def test_both_configurations_are_ones_that_the_processes_accept(tmp_path: Path) 
         8080,
     )
     assert (frontend.oracle.public_url, bot.log.checkpoint_seconds) == (f"http://{bot.public.listen}", 5)
+
+
+def test_provenance_is_verified_under_the_root_that_came_with_it_unless_another_is_there(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path)
+    written(plan)
+    assert config.load(plan.home.config, {}).provenance.trusted_root_file == plan.home.trusted_root
+    assert plan.home.trusted_root.read_bytes() == shipped_root()
+    plan.home.trusted_root.write_bytes(b"another")
+    written(plan)
+    assert plan.home.trusted_root.read_bytes() == b"another"
 
 
 def test_the_upstream_is_the_default_one_unless_another_was_asked_for(tmp_path: Path) -> None:

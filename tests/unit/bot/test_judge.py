@@ -9,6 +9,7 @@ import pytest
 
 from matrix_pypi_bot.core.envelope import StatementId
 from matrix_pypi_bot.core.events import check_envelope
+from matrix_pypi_bot.core.evidence import Doubt, Provenance, Proves
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.judge import (
     Judgement,
@@ -24,6 +25,7 @@ from matrix_pypi_bot.core.notes import Checkpoint, NoteKey, sign_checkpoint
 from matrix_pypi_bot.core.signers import SigningKey
 from matrix_pypi_bot.core.statements.keys import Manifest
 from matrix_pypi_bot.core.statements.refutation import Fault
+from matrix_pypi_bot.wire.digests import Sha256
 from tests.support.plain_statements import (
     EVIL,
     FALSE,
@@ -298,6 +300,43 @@ def test_a_key_that_nobody_pinned_is_nobodys_to_revoke() -> None:
     assert signed_when_compromised(envelope_of(FALSE_WORD), revoking(ROOTA), stray, never_seen) is Verdict.DISMISSED
 
 
+# ---- F5 ---------------------------------------------------------------------------------------------------------------
+
+BUNDLE: Json = {"publisher": {}, "attestations": []}
+
+
+@pytest.mark.parametrize(
+    ("accused", "provenance", "verdict"),
+    [
+        (FALSE_WORD, Proves(Sha256(GENUINE)), Verdict.UPHELD),
+        (TRUE_WORD, Proves(Sha256(GENUINE)), Verdict.DISMISSED),
+        (FALSE_WORD, Doubt.INVALID, Verdict.DISMISSED),
+        (FALSE_WORD, Doubt.PUBLISHER_CHANGED, Verdict.DISMISSED),
+        (FALSE_WORD, None, Verdict.PENDING),
+    ],
+)
+def test_what_the_pinned_publisher_proves_convicts_who_attested_other_bytes(
+    accused: Json, provenance: Provenance, verdict: Verdict
+) -> None:
+    bundles: list[object] = []
+
+    def proven(bundle: object) -> Provenance:
+        bundles.append(bundle)
+        return provenance
+
+    value = accusation(Fault.PROVENANCE, accused, bundle=BUNDLE)
+    told = judge(check_envelope(envelope_of(value, ORGB), KEYS).statement, RING, never_seen, proven)
+    assert (told.verdict, told.suspends) == (verdict, verdict is Verdict.UPHELD)
+    assert bundles == [BUNDLE]
+
+
+def test_a_bundle_is_not_looked_at_for_a_statement_that_nobody_signed() -> None:
+    value = accusation(Fault.PROVENANCE, FALSE_WORD, signer=ORGB, bundle=BUNDLE)
+    statement = check_envelope(envelope_of(value, ORGB), KEYS).statement
+    told = judge(statement, RING, never_seen, lambda _: Proves(Sha256(GENUINE)))
+    assert told.verdict is Verdict.DISMISSED
+
+
 # ---- F5 to F8 ---------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +344,7 @@ def test_a_key_that_nobody_pinned_is_nobodys_to_revoke() -> None:
     ("fault", "evidence"),
     [
         (Fault.PROVENANCE, {"bundleCid": RAW_CID}),
+        (Fault.PROVENANCE, {"bundle": BUNDLE}),
         (Fault.PYPI_DIGEST, {"sha256": GENUINE, "at": str(NOW)}),
         (Fault.CID_CONTENT, {}),
         (Fault.PYPI_ABSENT, {"at": str(NOW)}),

@@ -21,6 +21,8 @@ from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import Keyring, PinnedOrg
 from matrix_pypi_bot.core.policy import Denial, NameRules, Versions
+from matrix_pypi_bot.core.provenance import Finding, Pin, ProvenancePolicy, Provenances
+from matrix_pypi_bot.core.publisher import Publisher
 from matrix_pypi_bot.core.signers import MIRROR, WATCHER, PinnedKey
 from matrix_pypi_bot.core.standing import Standing
 from matrix_pypi_bot.ports import Accepted, OverrideRow, ViewRow
@@ -53,6 +55,14 @@ cooldowns = st.builds(
         ),
         max_size=2,
     ).map(tuple),
+)
+
+
+OURS, THEIRS = Publisher("github", "trailofbits/mxa", "x.yml"), Publisher("github", "mallory/mxa", "x.yml")
+PIN = Pin(publishers=(OURS,), file=FILES[0], signed=9)
+PROVENANCE = ProvenancePolicy(root="a root")
+findings = st.sampled_from([Finding(fault="bad"), Finding(unknown="new")]) | st.builds(
+    Finding, sha256=digests, publishers=st.sampled_from([(OURS,), (THEIRS,)]), signed=st.just(9)
 )
 
 
@@ -132,6 +142,7 @@ def knowledge(draw: st.DrawFn) -> Known:
         sights=draw(st.dictionaries(st.sampled_from(FILES), sights)),
         at_ms=NOW_MS,
         orders=orders_of(orders),
+        provenance=Provenances(draw(st.dictionaries(st.sampled_from(FILES), findings)), draw(st.none() | st.just(PIN))),
     )
 
 
@@ -152,7 +163,7 @@ denials = st.lists(
 def test_deciding_a_page_at_once_is_deciding_each_file(
     known: Known, denied: list[Denial], cooldown: Cooldown, keep: bool
 ) -> None:
-    rulebook = Rulebook(Terms(keep_removed=keep), denied, cooldown=cooldown)
+    rulebook = Rulebook(Terms(keep_removed=keep), denied, cooldown=cooldown, provenance=PROVENANCE)
     finished = rulebook.finish(known).finished
     assert known.view is not None
     assert finished is not None
@@ -183,7 +194,7 @@ def test_nothing_changes_by_time_alone_before_the_moment_that_is_told(
 
 @given(knowledge(), denials)
 def test_what_a_page_lists_is_what_was_decided(known: Known, denied: list[Denial]) -> None:
-    rulebook = Rulebook(Terms(), denied)
+    rulebook = Rulebook(Terms(), denied, provenance=PROVENANCE)
     finished = rulebook.finish(known).finished
     assert finished is not None
     document = json.loads(finished.body)

@@ -644,3 +644,71 @@ async def test_whereabouts_are_asked_of_the_bot_even_when_the_page_is_held(world
     decided = world.decided(WHEEL, cids=("bafkqaaa",))
     assert [await world.oracle.whereabouts(MXA, WHEEL.file) for _ in range(2)] == [decided] * 2
     assert world.bot.asked == [("page", "mxa"), ("decide", "mxa", WHEEL.file)]
+
+
+# What a page leaves to the bot ------------------------------------------------------------------------------------------
+
+ASKS = {"_decision": {"action": "serve+attest", "http": 200, "rule": "R8", "reason": "", "ask": True}}
+UNSEEN = file_entry("mxa-1.0-py3-none-any.whl", **ASKS)
+
+
+async def test_a_file_that_the_page_leaves_to_the_bot_is_asked_about_once(world: World) -> None:
+    world.bot.publish("mxa", [UNSEEN, OTHER], revision="r1")
+    decision = world.decided(WHEEL)
+    await world.oracle.page(MXA)
+    assert [await world.oracle.standing(WHEEL) for _ in range(3)] == [decision] * 3
+    assert (await world.oracle.standing(SECOND)).rule == "R8"
+    assert world.bot.asked == [("page", "mxa"), ("decide", "mxa", WHEEL.file)]
+
+
+async def test_what_the_bot_then_says_counts_and_not_the_page(world: World) -> None:
+    world.bot.publish("mxa", [UNSEEN], revision="r1")
+    refused = world.decided(WHEEL, action="quarantine", http=403, rule="R4")
+    await world.oracle.page(MXA)
+    assert await world.oracle.standing(WHEEL) == refused
+    assert await world.oracle.standing_of(MXA, WHEEL.file) == refused
+
+
+async def test_once_the_page_knows_it_is_believed_again(world: World) -> None:
+    world.bot.publish("mxa", [UNSEEN], revision="r1")
+    world.decided(WHEEL)
+    await world.oracle.page(MXA)
+    await world.oracle.standing(WHEEL)
+    world.bot.seq = 5
+    world.bot.publish("mxa", [ENTRY], revision="r2")
+    await world.change(5, "r2")
+    world.clock.now += 31
+    await world.beat()
+    await world.oracle.page(MXA)
+    asked = len(world.bot.asked)
+    assert (await world.oracle.standing(WHEEL)).core_metadata_sha256 == "cd" * 32
+    assert len(world.bot.asked) == asked
+
+
+async def test_an_outdated_page_is_asked_for_before_the_file_is(world: World) -> None:
+    world.bot.publish("mxa", [UNSEEN], revision="r1")
+    await world.oracle.page(MXA)
+    world.bot.seq = 5
+    world.bot.publish("mxa", [ENTRY], revision="r2")
+    await world.change(5, "r2")
+    assert (await world.oracle.standing(WHEEL)).core_metadata_sha256 == "cd" * 32
+    assert world.bot.asked == [("page", "mxa")] * 2
+
+
+async def test_without_the_bot_a_file_that_was_never_asked_about_is_not_served(world: World) -> None:
+    world.bot.publish("mxa", [UNSEEN, OTHER], revision="r1")
+    await world.oracle.page(MXA)
+    await world.go_away()
+    assert (await world.oracle.standing(SECOND)).rule == "R8"
+    with pytest.raises(Problem) as away:
+        await world.oracle.standing(WHEEL)
+    assert away.value.code is ProblemCode.FILE_UNAVAILABLE
+
+
+async def test_without_the_bot_a_file_that_was_asked_about_is_served_on(world: World) -> None:
+    world.bot.publish("mxa", [UNSEEN], revision="r1")
+    decision = world.decided(WHEEL)
+    await world.oracle.page(MXA)
+    await world.oracle.standing(WHEEL)
+    await world.go_away()
+    assert await world.oracle.standing(WHEEL) == decision

@@ -191,7 +191,13 @@ def test_metadata_is_advertised_only_with_the_digest_it_is_checked_against(
     assert ("data-core-metadata" in attributes) == ("data-dist-info-metadata" in attributes) == bool(in_json)
 
 
-@pytest.mark.parametrize("told", ["http://x.example/p", "../p", "javascript:alert(1)", 5, None, ""])
+def test_the_bot_s_own_copy_of_provenance_is_named_as_it_names_it() -> None:
+    raw = page("mxa", [file_entry(WHEEL, provenance=f"../../provenance/mxa/{WHEEL}")])
+    assert as_json(raw)["files"][0]["provenance"] == f"../../provenance/mxa/{WHEEL}"
+    assert as_html(raw).anchors[0][1]["data-provenance"] == f"../../provenance/mxa/{WHEEL}"
+
+
+@pytest.mark.parametrize("told", ["http://x.example/p", "../p", "../../log/v1/x", "javascript:alert(1)", 5, None, ""])
 def test_provenance_that_is_no_https_address_is_nobody_s(told: object) -> None:
     raw = page("mxa", [file_entry(WHEEL, provenance=told)])
     assert as_json(raw)["files"][0]["provenance"] is None
