@@ -35,6 +35,7 @@ from matrix_pypi_bot.services.clockwork import Clockwork
 from matrix_pypi_bot.services.court import Court
 from matrix_pypi_bot.services.docket import Docket
 from matrix_pypi_bot.services.explain import Explainer
+from matrix_pypi_bot.services.finder import Peer
 from matrix_pypi_bot.services.forks import Forks
 from matrix_pypi_bot.services.homeserver import JsonObject
 from matrix_pypi_bot.services.intake import Intake
@@ -128,7 +129,7 @@ class Bot:
             index_name=index.name,
             quorum=policy.quorum,
             acks_missing_allowed=policy.acks_missing_allowed,
-            on_change=lambda organisations: self.docket.reconsider(organisations),
+            on_change=self._members_changed,
         )
         self._intake = Intake(
             self._members,
@@ -175,6 +176,8 @@ class Bot:
             own_keyids=self._own_keyids,
             project_exists=self._refresher.exists,
             on_trust_room=self._resume,
+            peers=[Peer(org.name, org.user) for org in trust.orgs if org.user],
+            stands=self._stands,
         )
         self.log = LogKeeper(
             store=store,
@@ -320,6 +323,11 @@ class Bot:
                 self._store, self._clock, self._voice, self._addresses, bot_mxid=self._mxid, log_origin=origin
             )
         self.matrix.poke()
+
+    def _members_changed(self, organisations: frozenset[str]) -> None:
+        """What keys signed that were not known was passed over: rooms hold it still."""
+        self.docket.reconsider(organisations)
+        self.matrix.reconcile()
 
     def _hear_other(self, checked: Checked) -> None:
         self.docket.hear_other(checked)

@@ -17,6 +17,7 @@ from matrix_pypi_bot.ports.rows import (
     RoomRow,
     VerdictRow,
     ViewRow,
+    others_room,
 )
 
 __all__ = [
@@ -53,4 +54,5 @@ __all__ = [
     "ViewRow",
     "Views",
     "Wrong",
+    "others_room",
 ]

@@ -84,6 +84,14 @@ class Ledger(Protocol):
         """The announcements kept of the organisation, the last few of them, the newest first."""
         ...
 
+    async def said(self, kind: str, project: ProjectName, file: FileName | None) -> list[EnvelopeRow]:
+        """Every statement of one kind about a project, or about a file of it, oldest first."""
+        ...
+
+    async def carried_by(self, event_id: str) -> EnvelopeRow | None:
+        """The statement that was seen in this event."""
+        ...
+
     async def sighted(self, statement_id: str, *, room_id: str, event_id: str, sender: str, at_ms: int) -> None:
         """That an event carried the statement; the sender is kept apart, purgeable."""
         ...
@@ -281,8 +289,20 @@ class Mail(Protocol):
 
     async def rooms(self) -> list[RoomRow]: ...
 
+    async def lost_rooms(self) -> list[RoomRow]:
+        """Those that we were put out of."""
+        ...
+
     async def keep_room(self, row: RoomRow) -> None:
         """Inserts or replaces by key."""
+        ...
+
+    async def rename_room(self, key: str, new_key: str) -> None:
+        """The room has another key from now on, under which there was none."""
+        ...
+
+    async def said_again(self, event_id: str, statement_id: str, at_ms: int) -> int:
+        """Notes that the statement is said again because of this event; how often it was by now. 0 when the event had its answer."""
         ...
 
 

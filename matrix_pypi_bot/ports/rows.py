@@ -11,6 +11,7 @@ from matrix_pypi_bot.wire.names import FileName, ProjectName
 TRUST_ROOM = "trust"  # the trust room's key; every other room's key is PROJECT_ROOM and the project's name
 PROJECT_ROOM = "project:"
 SPACE_ROOM = "space"
+_AT = "@"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +125,12 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomRow:
-    """A room of ours: its key (`trust`, `space`, `project:<name>`), id, alias, and the hash of its constitution as created.
+    """A room that we are in: its key, id, alias, and the hash of the constitution that it should have.
 
-    `listed`: the Space has been told of it.
+    The room with a plain key (`trust`, `space`, `project:<name>`) is the one in which we speak. Further rooms, which we only read, have
+    the organisation at which they were found behind an `@`: `trust@orgb`, `project:flask@orgb`. `made_by` is that organisation too,
+    `""` for a room of our own making. `servers` are those by which the room can be joined again. `listed`: the Space has been told of
+    it. `lost`: we were put out of it.
     """
 
     key: str
@@ -135,6 +139,30 @@ class RoomRow:
     constitution: str
     created_ms: int
     listed: bool = False
+    made_by: str = ""
+    servers: tuple[str, ...] = ()
+    lost: bool = False
+
+    @property
+    def about(self) -> str:
+        """The key without the organisation: `trust`, `project:flask`."""
+        return self.key.partition(_AT)[0]
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether it is one of those in which we say nothing new."""
+        return _AT in self.key
+
+    @property
+    def project(self) -> ProjectName | None:
+        """The project that the room is about."""
+        about = self.about
+        return ProjectName(about.removeprefix(PROJECT_ROOM)) if about.startswith(PROJECT_ROOM) else None
+
+
+def others_room(about: str, org: str, number: int = 1) -> str:
+    """The key of another organisation's room about the same, e.g. `project:flask@orgb`; of its second one `project:flask@orgb~2`."""
+    return f"{about}{_AT}{org}" + (f"~{number}" if number > 1 else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,15 @@
 """Our rooms as they are made, and how a room's current state is compared with that. Pure.
 
 A constitution is the part of a room's state that decides who may do what: room version, creators, power levels, join rule, who may
-read, and the absence of everything that could shut somebody out. Names and topics are no part of it.
+read, and the absence of everything that could shut somebody out. Names and topics are no part of it, and neither is who has been
+given the level of an attester: it is given to organisations that are pinned later, and gives power over nobody.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,9 +31,10 @@ CREATE: Final = "m.room.create"
 POWER_LEVELS: Final = "m.room.power_levels"
 JOIN_RULES: Final = "m.room.join_rules"
 HISTORY: Final = "m.room.history_visibility"
+SERVER_ACL: Final = "m.room.server_acl"
 # Each of them can take the room from somebody: their presence alone is a deviation.
 FORBIDDEN: Final = (
-    "m.room.encryption", "m.room.policy", "m.room.server_acl", "m.room.tombstone", "org.matrix.msc4284.policy",
+    "m.room.encryption", "m.room.policy", SERVER_ACL, "m.room.tombstone", "org.matrix.msc4284.policy",
 )  # fmt: skip
 WATCHED: Final = frozenset({CREATE, POWER_LEVELS, JOIN_RULES, HISTORY, *FORBIDDEN})
 """The types of state events after which a constitution may be another one."""
@@ -64,15 +66,17 @@ class Plan:
     listed_in: str | None
 
 
-def plan_room(key: str, *, server: str, bot: str) -> Plan:
+def plan_room(key: str, *, server: str, bot: str, others: Iterable[str] = ()) -> Plan:
     """The plan of the room with this key (`trust`, `space`, `space:<letter>`, `project:<name>`), created by the user `bot`.
 
-    Raises NoSuchRoom.
+    A project's room belongs to the users `others` as well: nobody can ever take their power there. Raises NoSuchRoom.
     """
     alias, name, topic, listed_in = _description(key, server)
     space = key == SPACE_ROOM or key.startswith(LETTER_ROOM)
     levels = _power_levels(key)
     creation: JsonObject = {"m.federate": True} | ({"type": "m.space"} if space else {})
+    if key.startswith(PROJECT_ROOM) and (owners := sorted(set(others) - {bot})):
+        creation["additional_creators"] = owners
     request: JsonObject = {
         "room_version": ROOM_VERSION,
         "preset": "public_chat",
@@ -104,7 +108,7 @@ def read_constitution(state: Iterable[JsonObject]) -> JsonObject:
     created = _content(events, CREATE)
     return {
         "version": created.get("room_version", "1"),
-        "creators": _creators(events.get(CREATE, {}), created),
+        "creators": creators_of(events.get(CREATE, {})),
         "type": created.get("type"),
         "federate": created.get("m.federate", True),
         "levels": _levels(_content(events, POWER_LEVELS)),
@@ -112,6 +116,13 @@ def read_constitution(state: Iterable[JsonObject]) -> JsonObject:
         "history": _content(events, HISTORY),
         "present": [type for type in FORBIDDEN if type in events],
     }
+
+
+def creators_of(event: JsonObject) -> list[str]:
+    """The users whom no power level binds: who sent this event, `m.room.create`, and whom it names."""
+    content = event.get("content")
+    added = content.get("additional_creators", ()) if isinstance(content, dict) else ()
+    return sorted({str(event.get("sender")), *map(str, added if isinstance(added, list) else ())})
 
 
 def lacking(plan: Plan, state: Iterable[JsonObject]) -> list[tuple[str, JsonObject]]:
@@ -195,11 +206,11 @@ def _content(events: dict[str, JsonObject], type: str) -> JsonObject:
     return content if isinstance(content, dict) else {}
 
 
-def _creators(event: JsonObject, content: JsonObject) -> list[str]:
-    added = content.get("additional_creators", ())
-    return sorted({str(event.get("sender")), *map(str, added if isinstance(added, Sequence) else ())})
-
-
 def _levels(content: JsonObject) -> JsonObject:
     levels: dict[str, Any] = {name: content.get(name, default) for name, default in _DEFAULT_LEVELS.items()}
-    return levels | {name: content.get(name, {}) for name in ("events", "users")}
+    users = content.get("users", {})
+    if isinstance(users, dict):
+        users = {
+            user: level for user, level in users.items() if type(level) is not int or not 0 <= level <= ATTESTER_LEVEL
+        }
+    return levels | {"events": content.get("events", {}), "users": users}

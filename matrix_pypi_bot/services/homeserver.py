@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from matrix_pypi_bot.wire.problems import Problem, clean_line
@@ -64,6 +65,14 @@ class HomeserverRefused(Problem):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A room, and servers that are in it."""
+
+    room_id: str
+    servers: tuple[str, ...]
+
+
 class Homeserver(Protocol):
     """The client-server API as our bot user. Every call may raise HomeserverAway or HomeserverRefused, and nothing else."""
 
@@ -71,8 +80,8 @@ class Homeserver(Protocol):
         """The id of a room made as `request` (the body of createRoom) says."""
         ...
 
-    async def resolve(self, alias: str) -> str:
-        """The id of the room that has this alias.
+    async def resolve(self, alias: str) -> Place:
+        """The room that has this alias, here or on another server.
 
         Asking for an alias of our own namespace that does not exist makes the homeserver ask *us*: only ask for one that exists.
         """
@@ -82,8 +91,8 @@ class Homeserver(Protocol):
 
     async def remove_alias(self, alias: str) -> None: ...
 
-    async def join(self, room_id: str) -> None:
-        """Being in the room already is no error."""
+    async def join(self, room_id: str, *, via: Sequence[str] = ()) -> None:
+        """Being in the room already is no error. `via`: servers that are in it; needed where our own is not, as ids name none."""
         ...
 
     async def decline(self, room_id: str, reason: str) -> None:

@@ -11,7 +11,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from matrix_pypi_bot.core.envelope import Envelope, read_envelope
@@ -20,7 +20,6 @@ from matrix_pypi_bot.core.rejected import Code, Rejected
 from matrix_pypi_bot.core.statements.common import EVENT_PREFIX
 from matrix_pypi_bot.core.statements.refutation import Refutation
 from matrix_pypi_bot.ports import (
-    PROJECT_ROOM,
     TRUST_ROOM,
     Clock,
     InboxRow,
@@ -32,16 +31,15 @@ from matrix_pypi_bot.ports import (
 from matrix_pypi_bot.services.constitution import WATCHED
 from matrix_pypi_bot.services.homeserver import JsonObject
 from matrix_pypi_bot.services.intake import Intake, ledger_row
-from matrix_pypi_bot.services.own import REDACTED, Own, raise_alarm
+from matrix_pypi_bot.services.own import Own, raise_alarm
+from matrix_pypi_bot.services.reassert import Reasserter
 from matrix_pypi_bot.services.strangers import Strangers
-from matrix_pypi_bot.wire.names import ProjectName
 from matrix_pypi_bot.wire.problems import clean_line
 
 log = logging.getLogger(__name__)
 
 BATCH_EVENTS: Final = 50  # one commit for so many: each costs a sync of the disk
 STORE_PAUSE_SECONDS: Final = 1.0
-REDACTION: Final = "m.room.redaction"
 MEMBER: Final = "m.room.member"
 
 
@@ -64,8 +62,10 @@ class Finding:
 class Ingest:
     """The door by which everything from Matrix enters. Make it in a running loop and have `run()` run.
 
-    `intake` keeps the statements and hears, after the commit, of new ones; `on_constitution(room key)` hears of rooms whose
-    constitution may have changed, `on_invited(room id)` of invitations.
+    `intake` keeps the statements and hears, after the commit, of new ones; `bots` are the user ids of pinned organisations' bots. Told
+    after the commit: `on_constitution(room key)` of rooms whose constitution may have changed or that such a bot joined;
+    `on_invited(room id, sender)` of invitations; `on_heard(room key, event)` of every event in a room of ours; `on_put_out()` when
+    somebody put us out of a room; `on_mail()` when something was queued.
     """
 
     def __init__(
@@ -75,14 +75,24 @@ class Ingest:
         clock: Clock,
         intake: Intake,
         own: Own,
+        reasserter: Reasserter,
         on_constitution: Callable[[str], None],
-        on_invited: Callable[[str], None],
+        on_invited: Callable[[str, str], None],
+        on_heard: Callable[[str, JsonObject], None] = lambda key, event: None,
+        on_put_out: Callable[[], None] = lambda: None,
+        on_mail: Callable[[], None] = lambda: None,
+        bots: frozenset[str] = frozenset(),
     ) -> None:
         self.outcomes: collections.Counter[str] = collections.Counter()
         self._store = store
         self._clock = clock
         self._intake = intake
         self._own = own
+        self._reasserter = reasserter
+        self._bots = bots
+        self._on_heard = on_heard
+        self._on_put_out = on_put_out
+        self._on_mail = on_mail
         self._strangers = Strangers()
         self._on_constitution = on_constitution
         self._on_invited = on_invited
@@ -139,10 +149,7 @@ class Ingest:
             for finding in findings:
                 if await self._effect(t, finding):
                     news.add(finding.row.n)
-                # Of a room that is not ours (yet: it may be found again after our database was lost) nothing is remembered,
-                # so that what its state holds is new when the room is read; nor of a key that a later manifest may name.
-                forgotten = finding.room is None or finding.outcome == Code.KEY_UNKNOWN
-                await (t.mail.forget if forgotten else t.mail.read)(finding.row.n)
+                await (t.mail.forget if _is_forgotten(finding) else t.mail.read)(finding.row.n)
         for finding in findings:
             try:
                 self._tell(finding, new=finding.row.n in news)
@@ -171,10 +178,10 @@ class Ingest:
             return finding(outcome="invitation" if invited else "elsewhere")
         if not type.startswith(EVENT_PREFIX) or type == HEAD_EVENT_TYPE:
             return finding(outcome="other")
-        if not room.key.startswith(PROJECT_ROOM) and room.key != TRUST_ROOM:
+        if room.project is None and room.about != TRUST_ROOM:
             return finding(outcome="other")
         try:
-            checked = check_event(event, _project(room), self._intake.keys)
+            checked = check_event(event, room.project, self._intake.keys)
         except Rejected as rejected:
             unknown = rejected.code is Code.KEY_UNKNOWN and type == Refutation.event_type()
             return finding(outcome=rejected.code, carries=_refutation(event) if unknown else None)
@@ -182,8 +189,10 @@ class Ingest:
 
     async def _effect(self, t: Transaction, finding: Finding) -> bool:
         """Keeps what is to be kept; whether it was new."""
-        if finding.checked is None or finding.room is None:
-            await self._watch_redaction(t, finding)
+        if finding.room is None:
+            return False
+        await self._watch(t, finding.room, finding)
+        if finding.checked is None:
             return await self._look_at_carried(t, finding)
         row = ledger_row(finding.checked, via="room", at_ms=self._clock.now_ms())
         if row.keyid in self._own.keyids() and await t.ledger.envelope(row.id) is None:
@@ -209,36 +218,57 @@ class Ingest:
             return False
         return bool(await self._intake.keep_carried(t, finding.carries, via="room", at_ms=now_ms))
 
-    async def _watch_redaction(self, t: Transaction, finding: Finding) -> None:
-        event, room = finding.event, finding.room
-        if room is None or finding.type != REDACTION:
-            return
-        content = event.get("content")
-        target = content.get("redacts") if isinstance(content, dict) else None
-        target = target or event.get("redacts")  # room versions below 11 have it beside the content
-        if isinstance(target, str) and (ours := await t.mail.sent_as(clean_line(target, 255))) is not None:
-            raise_alarm(REDACTED, room.key, event, redacted=clean_line(target, 255), redacted_type=ours.type)
+    async def _watch(self, t: Transaction, room: RoomRow, finding: Finding) -> None:
+        """What the event does to us: takes away a statement of ours, or puts us out of the room."""
+        event = finding.event
+        if await self._reasserter.look(t, room, event):
+            self._on_mail()
+        if self._puts_us_out(finding):
+            raise_alarm("put out of a room alarm", room.key, event)
+            if (row := await t.mail.room_by_id(room.room_id)) is not None:
+                await t.mail.keep_room(replace(row, lost=True))
+
+    def _puts_us_out(self, finding: Finding) -> bool:
+        event = finding.event
+        return (
+            finding.type == MEMBER
+            and event.get("state_key") == self._own.mxid != event.get("sender")
+            and _membership(event) in ("leave", "ban")
+        )
 
     def _tell(self, finding: Finding, *, new: bool) -> None:
         self.outcomes[finding.outcome] += 1
         room, event = finding.room, finding.event
         if finding.outcome == "invitation":
-            self._on_invited(finding.row.room_id)
+            self._on_invited(finding.row.room_id, str(event.get("sender")))
         if room is None:
             return
-        if finding.type in WATCHED and event.get("state_key") == "":
+        self._on_heard(room.key, event)
+        if self._puts_us_out(finding):
+            self._on_put_out()
+        if (finding.type in WATCHED and event.get("state_key") == "") or self._brings_a_bot(finding):
             self._on_constitution(room.key)
-        if alarm := self._own.slot_alarm(event):
-            raise_alarm(alarm, room.key, event)
         if new and finding.checked is not None:
             self._intake.tell(finding.checked)
-        elif new and (project := _project(room)) is not None:
-            self._intake.tell_of(project, "")
+        elif new and room.project is not None:
+            self._intake.tell_of(room.project, "")
         log.debug("event read", extra={"room": room.key, "event_id": finding.row.event_id, "outcome": finding.outcome})
 
+    def _brings_a_bot(self, finding: Finding) -> bool:
+        return (
+            finding.type == MEMBER
+            and finding.event.get("state_key") in self._bots
+            and _membership(finding.event) == "join"
+        )
 
-def _project(room: RoomRow) -> ProjectName | None:
-    return ProjectName(room.key.removeprefix(PROJECT_ROOM)) if room.key.startswith(PROJECT_ROOM) else None
+
+def _is_forgotten(finding: Finding) -> bool:
+    """Whether nothing of the event is remembered, so that what a room's state holds is new when the room is read.
+
+    That is right for a room that is not ours (yet: it may be found again after our database was lost), and for what a key signed that
+    is not known (yet: the manifest that names it may come later).
+    """
+    return finding.room is None or finding.outcome == Code.KEY_UNKNOWN
 
 
 def _refutation(event: JsonObject) -> Envelope | None:

@@ -1,4 +1,4 @@
-"""Invitations, turned down with a word: the bot lives in the rooms it made and has nothing to say anywhere else."""
+"""Invitations of strangers, turned down with a word: the bot lives in the rooms of packages and has nothing to say anywhere else."""
 
 from __future__ import annotations
 

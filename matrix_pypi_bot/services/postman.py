@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterator
 from typing import Final
 
+from matrix_pypi_bot.core.statements.common import EVENT_PREFIX
 from matrix_pypi_bot.ports import OutboxRow, RoomRow, Store, StoreAway
 from matrix_pypi_bot.services.constitution import NoSuchRoom
 from matrix_pypi_bot.services.homeserver import Homeserver, HomeserverAway, HomeserverRefused
@@ -169,7 +170,15 @@ class Postman:
         except HomeserverRefused as refusal:
             if not refusal.no_access:
                 raise
-            return await self._send_to(await self._rooms.regain(row.room), row)
+        place = await self._rooms.regain(row.room)
+        try:
+            return await self._send_to(place, row)
+        except HomeserverRefused as again:
+            if not again.no_access or not place.made_by:
+                raise
+            if place.is_read_only or not row.type.startswith(EVENT_PREFIX):
+                raise Unsendable(again.detail) from again  # said in that room or nowhere
+        return await self._send_to(await self._rooms.await_grant(place), row)
 
     async def _send_to(self, place: RoomRow, row: OutboxRow) -> str:
         try:

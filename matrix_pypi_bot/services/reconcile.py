@@ -11,12 +11,10 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from matrix_pypi_bot.core.statements.common import EVENT_PREFIX
-from matrix_pypi_bot.ports import RoomRow, Store, StoreAway
-from matrix_pypi_bot.services.constitution import constitution_hash, deviations, read_constitution
+from matrix_pypi_bot.ports import Clock, RoomRow, Store, StoreAway
+from matrix_pypi_bot.services.gaps import Gaps
 from matrix_pypi_bot.services.homeserver import Homeserver, HomeserverAway, HomeserverRefused, JsonObject
-from matrix_pypi_bot.services.own import Own, raise_alarm
-from matrix_pypi_bot.services.rooms import Rooms
+from matrix_pypi_bot.services.room_watch import RoomWatch, ours
 from matrix_pypi_bot.wire.problems import Problem
 
 log = logging.getLogger(__name__)
@@ -24,13 +22,16 @@ log = logging.getLogger(__name__)
 Receive = Callable[[str, Sequence[JsonObject]], Awaitable[None]]
 CHUNK_EVENTS: Final = 200  # the database is held for so many at a time
 BREATH_SECONDS: Final = 0.05  # between rooms: nobody waits for this
+SETTLE_SECONDS: Final = 3.0  # without a word, after which what was missed is taken to have come in
+MOST_SECONDS: Final = 60.0  # and after so long the room is read also if words keep coming
 TXN_ID: Final = "state"  # under which the inbox notes what came this way
 
 
 class Reconciler:
-    """Reads our rooms' current state: what the inbox never saw goes into it, and every constitution is compared.
+    """Reads our rooms' current state: what the inbox never saw goes into it, and `watch` looks at all of it.
 
-    `receive(transaction id, raw events)` is the inbox's door; it skips what it knows. Make it in a running loop and have `run()` run.
+    `receive(transaction id, raw events)` is the inbox's door; it skips what it knows. `servers` are those of pinned organisations,
+    `own` is ours. Make it in a running loop and have `run()` run.
     """
 
     def __init__(
@@ -38,50 +39,88 @@ class Reconciler:
         *,
         store: Store,
         homeserver: Homeserver,
-        rooms: Rooms,
-        own: Own,
+        clock: Clock,
+        watch: RoomWatch,
         receive: Receive,
         every_seconds: float,
+        own: str,
+        servers: frozenset[str] = frozenset(),
+        settle_seconds: float = SETTLE_SECONDS,
     ) -> None:
         self._store = store
         self._homeserver = homeserver
-        self._rooms = rooms
-        self._own = own
+        self._clock = clock
+        self._watch = watch
         self._receive = receive
         self._every_seconds = every_seconds
+        self._own = own
+        self._servers = servers
+        self._settle_seconds = settle_seconds
+        self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._keys: set[str] = set()
+        self._gaps = Gaps()
+        self._due: dict[str, float] = {}
+        self._unsettled: dict[str, tuple[float, float]] = {}  # when it began, when the last word came
         self._all = False
-        self._reported: dict[str, str] = {}
-        self._alarmed: set[str] = set()
 
     def request(self, key: str | None = None) -> None:
         """Have one room (all: None) read soon."""
         if key is None:
             self._all = True
         else:
-            self._keys.add(key)
+            self._due[key] = self._loop.time()
         self._wake.set()
+
+    def was_away(self) -> None:
+        """The homeserver is there (again): have all rooms read, and each once more when something comes from it."""
+        self._gaps.reset()
+        self.request()
+
+    def heard(self, key: str, event: JsonObject) -> None:
+        """Something came from a room: if it may be that more did not come, the room is read when things have settled.
+
+        A homeserver that catches up takes its time, and its rooms' state is whole only at the end of it.
+        """
+        server = str(event.get("sender")).partition(":")[2]
+        if server == self._own:
+            return
+        sent_ms = event.get("origin_server_ts")
+        late_seconds = (self._clock.now_ms() - sent_ms) / 1000 if type(sent_ms) is int else 0.0
+        now = self._loop.time()
+        known = server if server in self._servers else ""
+        began = self._unsettled[key][0] if key in self._unsettled else now
+        if self._gaps.heard(key, known, now=now, late_seconds=late_seconds) or key in self._unsettled:
+            self._unsettled[key] = began, now
+            self._due[key] = min(now + self._settle_seconds, began + MOST_SECONDS)
+            self._wake.set()
 
     async def run(self) -> None:
         """Reads what was requested, and everything from time to time, until cancelled."""
+        everything_at = self._loop.time() + self._every_seconds
         while True:
-            try:
-                async with asyncio.timeout(self._every_seconds):
+            next_at = min([everything_at, *self._due.values()])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(next_at):
                     await self._wake.wait()
-            except TimeoutError:
-                self._all = True
             self._wake.clear()
-            keys, everything = frozenset(self._keys), self._all
-            self._keys.clear()
-            self._all = False
-            await self.read(None if everything else keys)
+            now = self._loop.time()
+            due = frozenset(key for key, at in self._due.items() if at <= now)
+            for key in due:
+                del self._due[key]
+                _, last = self._unsettled.pop(key, (now, 0.0))
+                if last + self._settle_seconds > now:
+                    self._unsettled[key] = now, last
+            if self._all or now >= everything_at:
+                self._all, everything_at = False, now + self._every_seconds
+                await self.read()
+            elif due:
+                await self.read(due)
 
     async def read(self, keys: frozenset[str] | None = None) -> None:
         """Reads these rooms (None: all) now, one after the other. Never raises for what others do: it is only done later."""
         try:
             async with self._store.transaction() as t:
-                rows = [row for row in await t.mail.rooms() if keys is None or row.key in keys]
+                rows = [row for row in await t.mail.rooms() if not row.lost and (keys is None or row.key in keys)]
             for row in rows:
                 await self._read_room(row)
                 await asyncio.sleep(BREATH_SECONDS)
@@ -93,36 +132,17 @@ class Reconciler:
     async def _read_room(self, row: RoomRow) -> None:
         try:
             state = await self._homeserver.state(row.room_id)
+            events = ours(state)
+            for start in range(0, len(events), CHUNK_EVENTS):
+                await self._receive(TXN_ID, events[start : start + CHUNK_EVENTS])
+            await self._watch.look(row, state)
         except HomeserverRefused as refusal:
             log.warning("room cannot be read alarm", extra={"room": row.key, "reason": refusal.detail})
-            return
-        except HomeserverAway as problem:
-            if problem.unreachable:
+            if row.made_by and refusal.no_access:
+                await self._watch.put_out(row)
+        except (StoreAway, HomeserverAway) as problem:
+            if isinstance(problem, StoreAway) or problem.unreachable:
                 raise
             log.warning("room was not read", extra={"room": row.key, "reason": problem.detail})
-            return
-        ours = [event for event in state if str(event.get("type")).startswith(EVENT_PREFIX)]
-        for start in range(0, len(ours), CHUNK_EVENTS):
-            await self._receive(TXN_ID, ours[start : start + CHUNK_EVENTS])
-        self._watch_slots(row, ours)
-        self._watch_constitution(row, state)
-
-    def _watch_slots(self, row: RoomRow, events: Sequence[JsonObject]) -> None:
-        for event in events:
-            alarm, event_id = self._own.slot_alarm(event), str(event.get("event_id"))
-            if alarm and event_id not in self._alarmed:
-                self._alarmed.add(event_id)
-                raise_alarm(alarm, row.key, event)
-
-    def _watch_constitution(self, row: RoomRow, state: Sequence[JsonObject]) -> None:
-        actual = read_constitution(state)
-        found = constitution_hash(actual)
-        if found == row.constitution:
-            if self._reported.pop(row.key, None):
-                log.info("constitution restored", extra={"room": row.key, "room_id": row.room_id})
-        elif self._reported.get(row.key) != found:
-            self._reported[row.key] = found
-            parts: tuple[str, ...] = ()
-            with contextlib.suppress(Problem):
-                parts = deviations(self._rooms.expected(row.key), actual)
-            log.warning("constitution changed alarm", extra={"room": row.key, "room_id": row.room_id, "parts": parts})
+        except Problem as problem:
+            log.warning("room needs more than was done", extra={"room": row.key, "reason": problem.detail})

@@ -1,38 +1,41 @@
-"""Our rooms: made once, found again, complete, listed in the Space, and never more of them a minute than allowed."""
+"""The room of each key in which we speak: a pinned organisation's, if it has one, else our own. Beside it those that we only read."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
-from typing import Final
-
-from aiolimiter import AsyncLimiter
+from typing import Any, Final
 
 from matrix_pypi_bot.ports import PROJECT_ROOM, Clock, RoomRow, Store, Transaction
-from matrix_pypi_bot.services.constitution import Plan, constitution_hash, lacking, plan_room, read_constitution
+from matrix_pypi_bot.services.constitution import NoSuchRoom, Plan, constitution_hash, plan_room
+from matrix_pypi_bot.services.finder import Finder, Found, Peer
 from matrix_pypi_bot.services.flights import Flights
 from matrix_pypi_bot.services.homeserver import Homeserver, HomeserverRefused, JsonObject
+from matrix_pypi_bot.services.others_rooms import JOIN_PAUSES_SECONDS, OthersRooms, distinct, not_now
+from matrix_pypi_bot.services.room_maker import Made, RoomMaker, TooManyRooms
+from matrix_pypi_bot.wire.names import InvalidName, ProjectName, parse_project, probe_alias
 from matrix_pypi_bot.wire.problems import Problem
+
+__all__ = ["SPACE_CHILD", "NotGranted", "Rooms", "TooManyRooms"]
 
 log = logging.getLogger(__name__)
 
 SPACE_CHILD: Final = "m.space.child"
+GRANT_SECONDS: Final = 10.0  # whoever made a room lets us speak there in less than one, if he is up and wants to
 
 
-class TooManyRooms(Problem):
-    """No room may be made now: `rooms.max_created_per_minute` of them were. Worth trying again after `retry_seconds`."""
-
-    def __init__(self, key: str, retry_seconds: float) -> None:
-        super().__init__(f"the room {key} must wait: rooms.max_created_per_minute are made already")
-        self.retry_seconds = retry_seconds
+class NotGranted(Problem):
+    """We are in a room of others and may not attest there yet."""
 
 
 class Rooms:
     """Finds and makes rooms by their key (`trust`, `space`, `space:<letter>`, `project:<name>`). Must be made in a running loop.
 
-    `on_found(key)` hears of a room that was there before we knew it: something may have been said in it.
+    `peers` are the pinned organisations. `on_found(key)` hears of a room that was there before we knew it: something may have been
+    said in it.
     """
 
     def __init__(
@@ -44,17 +47,38 @@ class Rooms:
         server_name: str,
         bot_mxid: str,
         max_created_per_minute: int,
+        peers: Sequence[Peer] = (),
         on_found: Callable[[str], None] = lambda key: None,
+        grant_seconds: float = GRANT_SECONDS,
+        join_pauses_seconds: Sequence[float] = JOIN_PAUSES_SECONDS,
     ) -> None:
+        self.finder = Finder(homeserver, peers, bot=bot_mxid)
+        self.others = OthersRooms(
+            store=store,
+            homeserver=homeserver,
+            clock=clock,
+            server=server_name,
+            bot=bot_mxid,
+            on_found=on_found,
+            join_pauses_seconds=join_pauses_seconds,
+        )
+        self._maker = RoomMaker(
+            homeserver,
+            server=server_name,
+            bot=bot_mxid,
+            peers=peers,
+            max_created_per_minute=max_created_per_minute,
+            is_others=self._is_read_only,
+        )
         self._store = store
         self._homeserver = homeserver
         self._clock = clock
         self._server = server_name
         self._bot = bot_mxid
-        self._limiter = AsyncLimiter(max_created_per_minute, 60)
         self._on_found = on_found
-        self._flights: Flights[RoomRow] = Flights()
-        self._may_publish = True
+        self._grant_ms = grant_seconds * 1000
+        self._refused_since_ms: dict[str, int] = {}
+        self._flights: Flights[RoomRow | None] = Flights()
 
     async def known(self, key: str) -> RoomRow | None:
         """The room, if we know it. Raises StoreAway."""
@@ -62,43 +86,85 @@ class Rooms:
             return await t.mail.room(key)
 
     async def ensure(self, key: str, *, keep_free: float = 0.0) -> RoomRow:
-        """The room, made if there is none. `keep_free`: the share of the allowed rate that is left to others.
+        """The room, found or made if there is none. `keep_free`: the share of the allowed rate that is left to others.
 
         Raises TooManyRooms, NoSuchRoom, HomeserverAway, HomeserverRefused, StoreAway.
         """
-        return await self.known(key) or await self._flights.join(key, lambda: self._make(key, keep_free))
+        row = await self.known(key)
+        if row is None:
+            return await self._fly(key, lambda: self._make(key, keep_free))
+        return await self.regain(key) if row.lost else row
 
     async def regain(self, key: str) -> RoomRow:
-        """The room after we were told that it is not ours to write: joined again, else found or made anew. Raises as `ensure`."""
+        """The room after we were told that it is not ours to write: joined again, else found or made anew. Raises as `ensure`.
+
+        Who was put out of a room speaks in one of his own from then on.
+        """
         row = await self.known(key)
         if row is None:
             return await self.ensure(key)
-        try:
-            await self._homeserver.join(row.room_id)
-        except HomeserverRefused as refusal:
-            if not refusal.no_access:
-                raise
-            log.warning("room lost alarm", extra={"room": key, "room_id": row.room_id, "reason": refusal.detail})
-            return await self._flights.join(key, lambda: self._make(key, 0.0))
-        return row
+        if not row.lost and await self._is_in(row):
+            return row
+        if row.is_read_only:
+            await self.others.lose(row.room_id)
+            raise NoSuchRoom(f"we are no longer in the room {key}")
+        if row.made_by:
+            return await self.move_out(key, lost=True)
+        return await self._fly(key, lambda: self._make(key, 0.0))
+
+    async def await_grant(self, row: RoomRow) -> RoomRow:
+        """The room in which to speak, after we were refused in a room of others that we are in: soon one of our own.
+
+        Raises NotGranted while who may let us speak may only not have got round to it; else as `ensure`.
+        """
+        now_ms = self._clock.now_ms()
+        if now_ms - self._refused_since_ms.setdefault(row.key, now_ms) < self._grant_ms:
+            raise NotGranted(f"we may not attest in the room of {row.made_by} yet")
+        return await self.move_out(row.key, lost=False)
+
+    async def move_out(self, key: str, *, lost: bool) -> RoomRow:
+        """A room of our own in place of one of others that we may not speak in; that one is read as long as we are in it.
+
+        Raises as `ensure`.
+        """
+        return await self._fly(key, lambda: self._move_out(key, lost))
+
+    async def follow(self, project: ProjectName) -> None:
+        """Joins the rooms that pinned organisations have of the project; makes none. Raises HomeserverAway and StoreAway."""
+        await self._take(project, lambda: self.finder.look(project))
+
+    async def take(self, project: ProjectName, found: Found) -> None:
+        """The room is one of the project's from now on; the one in which we speak, if there was none. Raises as `follow`."""
+
+        async def told() -> list[Found]:
+            return [found]
+
+        await self._take(project, told)
 
     async def restore_alias(self, row: RoomRow) -> None:
         """The room has its alias, also if somebody took it away. Raises HomeserverAway and HomeserverRefused."""
-        try:
-            await self._homeserver.add_alias(row.alias, row.room_id)
-        except HomeserverRefused as refusal:
-            if not refusal.alias_taken:
-                raise
+        await self._has_alias(row.alias, row.room_id)
 
-    def expected(self, key: str) -> JsonObject:
-        """The constitution that a room made now would have."""
-        return self._plan(key).constitution
+    async def show(self, project: ProjectName) -> bool:
+        """Whether we have a room of the project; then it is found by the alias that makes none. Raises as `restore_alias`."""
+        row = await self.known(f"{PROJECT_ROOM}{project}")
+        if row is None or row.lost:
+            return False
+        await self._has_alias(probe_alias(project, self._server), row.room_id)
+        return True
+
+    def expected(self, row: RoomRow, actual: JsonObject) -> JsonObject:
+        """The constitution that a room should have, whose actual one is this. Who created it never changes. Raises NoSuchRoom."""
+        plan = plan_room(row.about, server=self._server, bot=self._bot)
+        return plan.constitution | {"creators": actual["creators"]}
 
     async def note_activity(self, t: Transaction, key: str) -> None:
         """Has the Space list a room in which something was said, as part of the transaction that says so."""
         row = await t.mail.room(key)
-        listed_in = self._plan(key).listed_in
-        if row is None or row.listed or listed_in is None:
+        if row is None or row.listed or row.is_read_only:
+            return
+        listed_in = self._maker.plan(key).listed_in
+        if listed_in is None:
             return
         content = json.dumps({"via": [self._server]}).encode()
         await t.mail.send(listed_in, SPACE_CHILD, row.room_id, content, self._clock.now_ms())
@@ -108,82 +174,125 @@ class Rooms:
         """No room is being made any more."""
         await self._flights.stop()
 
-    def _plan(self, key: str) -> Plan:
-        return plan_room(key, server=self._server, bot=self._bot)
+    async def _fly(self, key: str, work: Callable[[], Coroutine[Any, Any, RoomRow | None]]) -> RoomRow:
+        while (row := await self._flights.join(key, work)) is None:
+            pass  # somebody only looked; now it is our turn
+        return row
+
+    async def _is_in(self, row: RoomRow) -> bool:
+        try:
+            await self._homeserver.join(row.room_id, via=row.servers)
+        except HomeserverRefused as refusal:
+            if not refusal.no_access:
+                raise
+            log.warning("room lost alarm", extra={"room": row.key, "room_id": row.room_id, "reason": refusal.detail})
+            return False
+        return True
+
+    async def _by_id(self, room_id: str) -> RoomRow | None:
+        async with self._store.transaction() as t:
+            return await t.mail.room_by_id(room_id)
+
+    async def _is_read_only(self, room_id: str) -> bool:
+        row = await self._by_id(room_id)
+        return row is not None and row.is_read_only
 
     async def _make(self, key: str, keep_free: float) -> RoomRow:
-        plan, found = self._plan(key), False
+        plan = self._maker.plan(key)
+        if key.startswith(PROJECT_ROOM) and self.finder.peers:
+            project = ProjectName(key.removeprefix(PROJECT_ROOM))
+            row = await self._move_in(plan, await self.finder.look(project))
+            if row is None and (made := await self.finder.have_made(project)):
+                row = await self._move_in(plan, [made])
+            if row is not None:
+                return row
+        return await self._make_own(plan, keep_free)
+
+    async def _make_own(self, plan: Plan, keep_free: float) -> RoomRow:
+        made = await self._maker.make(plan, keep_free=keep_free)
+        if made.old_alias:
+            await self._drop_probe(plan.key)
+        row = await self._keep(plan, made)
+        if made.found:
+            self._on_found(plan.key)
+        return row
+
+    async def _take(self, project: ProjectName, look: Callable[[], Awaitable[list[Found]]]) -> None:
+        key = f"{PROJECT_ROOM}{project}"
+
+        async def take() -> RoomRow | None:
+            row, plan, found = await self.known(key), self._maker.plan(key), await look()
+            if row is None:
+                return await self._move_in(plan, found)
+            await self.others.read_all(key, found)
+            return row
+
+        await self._flights.join(key, take)
+
+    async def _move_in(self, plan: Plan, found: Iterable[Found]) -> RoomRow | None:
+        """The first of these rooms as the one in which we speak, the others as such that we read; None when we cannot be in any."""
+        row: RoomRow | None = None
+        for one in distinct(found):
+            if row is not None:
+                await self.others.read_all(row.key, [one])
+            elif await self._by_id(one.place.room_id) is None:  # where we moved out we do not move in again
+                with not_now(one):
+                    row = await self._speak_in(plan, one)
+        return row
+
+    async def _speak_in(self, plan: Plan, found: Found) -> RoomRow | None:
+        """The room, joined and under our alias too; None when our alias leads to one of our own, which a lost database knew."""
+        await self.others.join(found)
         try:
-            room_id = await self._create(plan, keep_free)
+            await self._homeserver.add_alias(plan.alias, found.place.room_id)
         except HomeserverRefused as refusal:
             if not refusal.alias_taken:
                 raise
-            room_id, found = await self._adopt(plan, keep_free), True
-        await self._complete(plan, room_id)
-        await self._publish(room_id)
-        row = await self._keep(plan, room_id)
-        if found:
-            self._on_found(key)
-        return row
+            if (await self._homeserver.resolve(plan.alias)).room_id != found.place.room_id:
+                await self.others.read_too(plan.key, found)
+                return None
+        return await self.others.settle(plan.key, found, alias=plan.alias)
 
-    async def _create(self, plan: Plan, keep_free: float) -> str:
-        rate = self._limiter.max_rate
-        if not self._limiter.has_capacity(min(rate, 1 + keep_free * rate)):
-            raise TooManyRooms(plan.key, self._limiter.time_period / rate)
-        await self._limiter.acquire()
-        return await self._homeserver.create_room(plan.request)
+    async def _move_out(self, key: str, lost: bool) -> RoomRow | None:
+        row = await self.known(key)
+        if row is None or not row.made_by:
+            return row
+        log.warning(
+            "own room instead of one of others", extra={"room": key, "org": row.made_by, "room_id": row.room_id}
+        )
+        await self.others.set_apart(row, lost=lost)
+        await self._drop_probe(key)
+        self._refused_since_ms.pop(key, None)
+        # Who does not let us speak does not get our new room either.
+        return await self._make_own(self._maker.plan(key, without=(row.made_by,)), 0.0)
 
-    async def _adopt(self, plan: Plan, keep_free: float) -> str:
-        """The room that has the alias already: made by us before a crash, or before our database was lost."""
-        room_id = await self._homeserver.resolve(plan.alias)
+    async def _has_alias(self, alias: str, room_id: str) -> None:
         try:
-            await self._homeserver.join(room_id)
+            await self._homeserver.add_alias(alias, room_id)
         except HomeserverRefused as refusal:
-            if refusal.status != 404:
+            if not refusal.alias_taken:
                 raise
-            # Nobody is in there: the homeserver died between giving the alias and making the room.
-            log.warning("room was never finished", extra={"room": plan.key, "room_id": room_id})
-            await self._homeserver.remove_alias(plan.alias)
-            return await self._create(plan, keep_free)
-        return room_id
 
-    async def _complete(self, plan: Plan, room_id: str) -> None:
-        """Sets what the constitution needs and the state lacks, if the room is our own making."""
-        state = await self._homeserver.state(room_id)
-        actual = read_constitution(state)
-        if actual["creators"] != plan.constitution["creators"]:
-            log.warning("room of somebody else alarm", extra={"room": plan.key, "creators": actual["creators"]})
-            return
-        for type, content in lacking(plan, state):
-            await self._homeserver.put_state(room_id, type, "", json.dumps(content).encode())
+    async def _drop_probe(self, key: str) -> None:
+        """The alias by which others look for the room leads nowhere, until it is asked for again."""
+        with contextlib.suppress(HomeserverRefused, InvalidName):
+            project = parse_project(key.removeprefix(PROJECT_ROOM))
+            await self._homeserver.remove_alias(probe_alias(project, self._server))
 
-    async def _publish(self, room_id: str) -> None:
-        if not self._may_publish:
-            return
-        try:
-            await self._homeserver.publish(room_id)
-        except HomeserverRefused as refusal:
-            self._may_publish = False
-            log.warning(
-                "rooms are not listed in the homeserver's directory",
-                extra={"reason": refusal.detail, "advice": "allow them in room_list_publication_rules"},
-            )
-
-    async def _keep(self, plan: Plan, room_id: str) -> RoomRow:
-        now_ms = self._clock.now_ms()
+    async def _keep(self, plan: Plan, made: Made) -> RoomRow:
         row = RoomRow(
             key=plan.key,
-            room_id=room_id,
+            room_id=made.room_id,
             alias=plan.alias,
-            constitution=constitution_hash(plan.constitution),
-            created_ms=now_ms,
+            constitution=constitution_hash(plan.constitution | {"creators": list(made.creators)}),
+            created_ms=self._clock.now_ms(),
         )
         async with self._store.transaction() as t:
-            other = await t.mail.room_by_id(room_id)
+            other = await t.mail.room_by_id(row.room_id)
             if other is not None and other.key != plan.key:
-                raise Problem(f"{plan.alias} leads to the room {room_id}, which is the room {other.key}")
+                raise Problem(f"{plan.alias} leads to the room {row.room_id}, which is the room {other.key}")
             await t.mail.keep_room(row)
             if not plan.key.startswith(PROJECT_ROOM):  # projects are listed once something was said in their room
                 await self.note_activity(t, plan.key)
-        log.info("room ready", extra={"room": plan.key, "room_id": room_id, "alias": plan.alias})
+        log.info("room ready", extra={"room": plan.key, "room_id": row.room_id, "alias": plan.alias})
         return row

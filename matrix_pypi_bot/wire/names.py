@@ -24,7 +24,7 @@ FileName = NewType("FileName", str)
 """A distribution's file name that is safe to list, to store and to put into a header. Minted by `parse_file_name`."""
 
 RoomAlias = NewType("RoomAlias", str)
-"""The alias of a project's room, e.g. `#pypi_flask:org.example`. Minted by `room_alias`."""
+"""The alias of a project's room, e.g. `#pypi_flask:org.example`. Minted by `room_alias` and `probe_alias`."""
 
 MAX_PROJECT_CHARACTERS: Final = 214
 MAX_FILE_CHARACTERS: Final = 255
@@ -43,6 +43,7 @@ DISTRIBUTION_EXTENSIONS: Final = (
 _ATTESTABLE_EXTENSIONS: Final = (".whl", ".tar.gz", ".zip")
 _METADATA_SUFFIX: Final = ".metadata"
 _ALIAS_PREFIX: Final = "#pypi_"
+_PROBE_PREFIX: Final = "#pypi-room_"
 
 _PROJECT: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 _NORMALISED: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*", re.ASCII)
@@ -140,17 +141,32 @@ def room_alias(project: ProjectName, server: str) -> RoomAlias:
     return RoomAlias(alias)
 
 
+def probe_alias(project: ProjectName, server: str) -> RoomAlias:
+    """`#pypi-room_<project>:<server>`: leads to the project's room if there is one, and never makes one. Raises InvalidName."""
+    alias = f"{_PROBE_PREFIX}{project}:{server}"
+    if len(alias.encode()) > MAX_ALIAS_BYTES:
+        raise InvalidName(f"the alias to look for the room of {project} would be longer than {MAX_ALIAS_BYTES} bytes")
+    return RoomAlias(alias)
+
+
 def project_of_alias(alias: str, server: str) -> ProjectName | None:
     """The project whose room has this alias on `server`; None for every other alias, also for `#pypi_My.Pkg:...`."""
+    return _project_between(_ALIAS_PREFIX, alias, server)
+
+
+def project_of_probe(alias: str, server: str) -> ProjectName | None:
+    """The project whose room is looked for by this alias on `server`; None for every other alias."""
+    return _project_between(_PROBE_PREFIX, alias, server)
+
+
+def _project_between(prefix: str, alias: str, server: str) -> ProjectName | None:
     ending = f":{server}"
     if not (
-        alias.startswith(_ALIAS_PREFIX)
-        and alias.endswith(ending)
-        and len(alias.encode(errors="replace")) <= MAX_ALIAS_BYTES
+        alias.startswith(prefix) and alias.endswith(ending) and len(alias.encode(errors="replace")) <= MAX_ALIAS_BYTES
     ):
         return None
     try:
-        return parse_project(alias[len(_ALIAS_PREFIX) : -len(ending)])
+        return parse_project(alias[len(prefix) : -len(ending)])
     except InvalidName:
         return None
 

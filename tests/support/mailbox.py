@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from matrix_pypi_bot.core.claims import Claim
-from matrix_pypi_bot.ports import Backlog, EnvelopeRow, InboxRow, OutboxRow, RoomRow, Transaction
+from matrix_pypi_bot.ports import Backlog, EnvelopeRow, InboxRow, OutboxRow, RoomRow, Transaction, VerdictRow
+from matrix_pypi_bot.wire.names import FileName, ProjectName
 
 
 @dataclass
@@ -31,6 +32,7 @@ class MemoryMail:
     problems: dict[int, str] = field(default_factory=dict)
     letters: dict[int, Letter] = field(default_factory=dict)
     by_key: dict[str, RoomRow] = field(default_factory=dict)
+    answered: dict[str, str] = field(default_factory=dict)
     number: int = 0
 
     def _next(self) -> int:
@@ -113,8 +115,21 @@ class MemoryMail:
     async def rooms(self) -> list[RoomRow]:
         return [row for _, row in sorted(self.by_key.items())]
 
+    async def lost_rooms(self) -> list[RoomRow]:
+        return [row for row in await self.rooms() if row.lost]
+
     async def keep_room(self, row: RoomRow) -> None:
         self.by_key[row.key] = row
+
+    async def rename_room(self, key: str, new_key: str) -> None:
+        assert new_key not in self.by_key
+        self.by_key[new_key] = replace(self.by_key.pop(key), key=new_key)
+
+    async def said_again(self, event_id: str, statement_id: str, at_ms: int) -> int:
+        if event_id in self.answered:
+            return 0
+        self.answered[event_id] = statement_id
+        return list(self.answered.values()).count(statement_id)
 
 
 @dataclass
@@ -123,12 +138,24 @@ class MemoryLedger:
 
     envelopes: dict[str, EnvelopeRow] = field(default_factory=dict)
     sightings: list[tuple[str, str, str, str]] = field(default_factory=list)
+    judged: list[VerdictRow] = field(default_factory=list)
 
     async def keep(self, row: EnvelopeRow, claims: Sequence[Claim] = ()) -> bool:
         return self.envelopes.setdefault(row.id, row) is row
 
     async def envelope(self, statement_id: str) -> EnvelopeRow | None:
         return self.envelopes.get(statement_id)
+
+    async def said(self, kind: str, project: ProjectName, file: FileName | None) -> list[EnvelopeRow]:
+        rows = self.envelopes.values()
+        return [row for row in rows if (row.kind, row.project, row.file) == (kind, project, file)]
+
+    async def carried_by(self, event_id: str) -> EnvelopeRow | None:
+        carried = (self.envelopes[id] for id, _, event, _ in self.sightings if event == event_id)
+        return next(carried, None)
+
+    async def verdicts(self, project: ProjectName) -> list[VerdictRow]:
+        return [row for row in self.judged if row.project == project]
 
     async def sighted(self, statement_id: str, *, room_id: str, event_id: str, sender: str, at_ms: int) -> None:
         self.sightings.append((statement_id, room_id, event_id, sender))

@@ -1,4 +1,4 @@
-"""One real homeserver: Synapse on free loopback ports, with our appservice registered, to be stopped, killed and started again."""
+"""Real homeservers: Synapse on free loopback ports, with our appservice registered, to be stopped, killed and started again."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from matrix_pypi_bot.adapters.matrix.side import MatrixSettings
+from matrix_pypi_bot.devstack.tls import Tls, ensure_tls
 from tests.support.matrix import MatrixUser
 from tests.support.waiting import wait_until
 
@@ -27,6 +29,7 @@ public_baseurl: "{address}/"
 pid_file: {home}/homeserver.pid
 listeners:
   - {{port: {port}, type: http, tls: false, bind_addresses: ['127.0.0.1'], resources: [{{names: [client]}}]}}
+{federation_listener}
 database: {{name: sqlite3, args: {{database: {home}/homeserver.db}}}}
 log_config: {home}/log.yaml
 media_store_path: {home}/media
@@ -47,7 +50,26 @@ rc_login: {{address: *plenty, account: *plenty, failed_attempts: *plenty}}
 rc_joins: {{local: *plenty, remote: *plenty}}
 rc_joins_per_room: *plenty
 rc_invites: {{per_room: *plenty, per_user: *plenty, per_issuer: *plenty}}
+{federation}
 """
+# Servers that find each other again within seconds; the integers are milliseconds.
+_FEDERATION = """tls_certificate_path: {tls.certificate}
+tls_private_key_path: {tls.key}
+federation_custom_ca_list: [{tls.authority}]
+ip_range_blacklist: []
+rc_federation: {{window_size: 1000, sleep_limit: 100000, sleep_delay: 1, reject_limit: 100000, concurrent: 100}}
+federation_rr_transactions_per_room_per_second: 1000
+federation:
+  min_retry_backoff: 500
+  max_short_retry_delay: 1s
+  max_long_retry_delay: 2s
+  destination_min_retry_interval: 500
+  destination_retry_multiplier: 1.1
+  destination_max_retry_interval: 3s
+"""
+_FEDERATION_LISTENER = (
+    "  - {{port: {port}, type: http, tls: true, bind_addresses: ['127.0.0.1'], resources: [{{names: [federation]}}]}}"
+)
 _REGISTRATION = """\
 id: matrix-pypi
 url: http://127.0.0.1:{appservice_port}
@@ -70,12 +92,16 @@ disable_existing_loggers: false
 
 
 class Synapse:
-    """A homeserver with its data in `home`. Its appservice is expected on `appservice_port`, which stays the same."""
+    """A homeserver with its data in `home`. Its appservice is expected on `appservice_port`, which stays the same.
 
-    def __init__(self, home: Path) -> None:
+    With certificates it federates, under the name `localhost:<another port>`.
+    """
+
+    def __init__(self, home: Path, tls: Tls | None = None) -> None:
         self.home = home
         self.port, self.appservice_port = free_port(), free_port()
-        self.name = f"localhost:{self.port}"
+        federation_port = self.port if tls is None else free_port()
+        self.name = f"localhost:{federation_port}"
         self.address = f"http://127.0.0.1:{self.port}"
         self.as_token, self.hs_token = secrets.token_hex(16), secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,6 +118,8 @@ class Synapse:
                     appservice_port=self.appservice_port,
                     as_token=self.as_token,
                     hs_token=self.hs_token,
+                    federation="" if tls is None else _FEDERATION.format(tls=tls),
+                    federation_listener="" if tls is None else _FEDERATION_LISTENER.format(port=federation_port),
                 )
             )
 
@@ -160,6 +188,24 @@ def running_synapse() -> Iterator[Synapse]:
             yield synapse
         finally:
             synapse.stop(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def federating_synapses(number: int) -> Iterator[tuple[Synapse, ...]]:
+    """So many started homeservers that federate, gone on leaving."""
+    with tempfile.TemporaryDirectory(prefix="matrix-pypi-federation-") as folder:
+        homes = [Path(folder) / f"hs{n}" for n in range(number)]
+        for home in homes:
+            home.mkdir()
+        tls = ensure_tls(Path(folder))
+        synapses = tuple(Synapse(home, tls) for home in homes)
+        try:
+            with ThreadPoolExecutor(number) as pool:
+                list(pool.map(Synapse.start, synapses))
+            yield synapses
+        finally:
+            for synapse in synapses:
+                synapse.stop(signal.SIGKILL)
 
 
 def free_port() -> int:

@@ -59,6 +59,9 @@ SCHEMA: Final = (
         at_ms BIGINT NOT NULL)""",
 )
 
+# By which the redaction of an event is known to be one of a statement.
+SIGHTING_INDEX: Final = "CREATE INDEX sighting_event ON sighting (event_id)"
+
 INSERT_ONLY: Final = (
     "envelope", "sighting", "own_signature", "own_digest", "first_digest", "own_view", "operator_override", "log_leaf", "observation",
 )  # fmt: skip
@@ -181,6 +184,19 @@ class LedgerTables:
             project, file, sha256, _MANY,
         )  # fmt: skip
         return [_envelope(row) for row in rows]
+
+    async def said(self, kind: str, project: ProjectName, file: FileName | None) -> list[EnvelopeRow]:
+        rows = await self._db.fetch(
+            _SELECT + "WHERE project = $1 AND kind = $2 AND file = $3 ORDER BY n", project, kind, file or ""
+        )
+        return [_envelope(row) for row in rows]
+
+    async def carried_by(self, event_id: str) -> EnvelopeRow | None:
+        row = await self._db.fetchrow(
+            _SELECT + "WHERE id = (SELECT id FROM sighting WHERE event_id = $1 LIMIT 1)",  # noqa: S608
+            event_id,
+        )
+        return None if row is None else _envelope(row)
 
     async def manifests(self, org: str) -> list[EnvelopeRow]:
         rows = await self._db.fetch(_SELECT + "WHERE kind = 'keys' AND org = $1 ORDER BY n", org)

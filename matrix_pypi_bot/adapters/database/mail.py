@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from typing import Any, Final
 
@@ -53,8 +54,18 @@ SCHEMA: Final = (
     )""",
 )
 
+# Since rooms of other organisations are joined, and what was taken out of a room is said again.
+ROOMS_SCHEMA: Final = (
+    "ALTER TABLE room ADD COLUMN made_by {name} NOT NULL DEFAULT ''",
+    "ALTER TABLE room ADD COLUMN servers TEXT NOT NULL DEFAULT '[]'",
+    "ALTER TABLE room ADD COLUMN lost BOOLEAN NOT NULL DEFAULT FALSE",
+    "CREATE INDEX room_lost ON room (key) WHERE lost",
+    "CREATE TABLE said_again (event_id {name} PRIMARY KEY, statement_id {name} NOT NULL, at_ms BIGINT NOT NULL)",
+    "CREATE INDEX said_again_of_statement ON said_again (statement_id)",
+)
+
 _OUTBOX_COLUMNS: Final = "n, room, type, state_key, content, txn_id, attempts"
-_ROOM_COLUMNS: Final = "key, room_id, alias, constitution, created_ms, listed"
+_ROOM_COLUMNS: Final = "key, room_id, alias, constitution, created_ms, listed, made_by, servers, lost"
 
 
 class MailTables:
@@ -176,13 +187,33 @@ class MailTables:
         rows = await self._db.fetch(f"SELECT {_ROOM_COLUMNS} FROM room ORDER BY key")  # noqa: S608
         return [found for row in rows if (found := _room_row(row)) is not None]
 
+    async def lost_rooms(self) -> list[RoomRow]:
+        rows = await self._db.fetch(f"SELECT {_ROOM_COLUMNS} FROM room WHERE lost ORDER BY key")  # noqa: S608
+        return [found for row in rows if (found := _room_row(row)) is not None]
+
     async def keep_room(self, row: RoomRow) -> None:
         await self._db.execute(
-            "INSERT INTO room (key, room_id, alias, constitution, created_ms, listed) VALUES ($1, $2, $3, $4, $5, $6) "
+            f"INSERT INTO room ({_ROOM_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) "  # noqa: S608
             "ON CONFLICT (key) DO UPDATE SET room_id = excluded.room_id, alias = excluded.alias, "
-            "constitution = excluded.constitution, created_ms = excluded.created_ms, listed = excluded.listed",
+            "constitution = excluded.constitution, created_ms = excluded.created_ms, listed = excluded.listed, "
+            "made_by = excluded.made_by, servers = excluded.servers, lost = excluded.lost",
             row.key, row.room_id, row.alias, row.constitution, row.created_ms, row.listed,
+            row.made_by, json.dumps(row.servers), row.lost,
         )  # fmt: skip
+
+    async def rename_room(self, key: str, new_key: str) -> None:
+        await self._db.execute("UPDATE room SET key = $2 WHERE key = $1", key, new_key)
+
+    async def said_again(self, event_id: str, statement_id: str, at_ms: int) -> int:
+        new = await self._db.fetchval(
+            "INSERT INTO said_again (event_id, statement_id, at_ms) VALUES ($1, $2, $3) "
+            "ON CONFLICT (event_id) DO NOTHING RETURNING 1",
+            event_id, statement_id, at_ms,
+        )  # fmt: skip
+        if new is None:
+            return 0
+        times: int = await self._db.fetchval("SELECT COUNT(*) FROM said_again WHERE statement_id = $1", statement_id)
+        return times
 
 
 def _outbox_row(row: Any | None) -> OutboxRow | None:
@@ -209,4 +240,7 @@ def _room_row(row: Any | None) -> RoomRow | None:
         constitution=row["constitution"],
         created_ms=row["created_ms"],
         listed=bool(row["listed"]),
+        made_by=row["made_by"],
+        servers=tuple(json.loads(row["servers"])),
+        lost=bool(row["lost"]),
     )

@@ -6,6 +6,7 @@ mautrix' typed helpers are passed by: they would join rooms, fetch power levels 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -14,9 +15,12 @@ from mautrix.api import Method, Path, PathBuilder
 from mautrix.errors import MatrixConnectionError, MatrixError, MatrixRequestError
 
 from matrix_pypi_bot.adapters.matrix.appservice import Appservice
-from matrix_pypi_bot.services.homeserver import HomeserverAway, HomeserverRefused, JsonObject
+from matrix_pypi_bot.adapters.matrix.transaction import is_room_id
+from matrix_pypi_bot.services.homeserver import HomeserverAway, HomeserverRefused, JsonObject, Place
 from matrix_pypi_bot.wire.problems import clean_line
 
+MAX_SERVERS: Final = 10  # by which a room can be joined; more do not make it likelier
+_SERVER: Final = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}", re.ASCII)
 REQUEST_SECONDS: Final = 60.0  # joining or reading a large room takes seconds
 # 5xx answers that tell something about us, not about the homeserver: what became of its ping.
 _PING_CODES: Final = frozenset({"M_BAD_STATUS", "M_CONNECTION_FAILED", "M_CONNECTION_TIMEOUT"})
@@ -60,8 +64,12 @@ class MautrixHomeserver:
         answer = await self._call(Method.POST, Path.v3.createRoom, dict(request), what="make a room")
         return _text(answer, "room_id")
 
-    async def resolve(self, alias: str) -> str:
-        return _text(await self._call(Method.GET, Path.v3.directory.room[alias], what=f"find {alias}"), "room_id")
+    async def resolve(self, alias: str) -> Place:
+        told = await self._call(Method.GET, Path.v3.directory.room[alias], what=f"find {alias}")
+        room_id = _text(told, "room_id")
+        if not is_room_id(room_id):  # another server made it up
+            raise HomeserverRefused(404, "M_NOT_FOUND", "what it leads to is no room", what=f"find {alias}")
+        return Place(room_id, _servers(told.get("servers")))
 
     async def add_alias(self, alias: str, room_id: str) -> None:
         path = Path.v3.directory.room[alias]
@@ -70,8 +78,10 @@ class MautrixHomeserver:
     async def remove_alias(self, alias: str) -> None:
         await self._call(Method.DELETE, Path.v3.directory.room[alias], what=f"remove {alias}")
 
-    async def join(self, room_id: str) -> None:
-        await self._call(Method.POST, Path.v3.rooms[room_id].join, what="join a room")
+    async def join(self, room_id: str, *, via: Sequence[str] = ()) -> None:
+        # `server_name` is what `via` was called before Matrix 1.12.
+        query = {"via": list(via), "server_name": list(via)} if via else None
+        await self._call(Method.POST, Path.v3.join[room_id], query=query, what="join a room")
 
     async def decline(self, room_id: str, reason: str) -> None:
         await self._call(Method.POST, Path.v3.rooms[room_id].leave, {"reason": reason}, what="decline an invitation")
@@ -99,9 +109,11 @@ class MautrixHomeserver:
         content: JsonObject | bytes | None = None,
         *,
         what: str,
+        query: Any = None,
         answer: type[Any] = dict,
     ) -> Any:
-        told = await self._guard(lambda: self._appservice.intent.api.request(method, path, content), what=what)
+        api = self._appservice.intent.api
+        told = await self._guard(lambda: api.request(method, path, content, query_params=query), what=what)
         if not isinstance(told, answer):
             raise HomeserverAway(f"the homeserver's answer to {method.value} {path} makes no sense")
         return told
@@ -127,6 +139,12 @@ class MautrixHomeserver:
             # No answer in time, or one that mautrix could not make sense of.
             reason = clean_line(f"{type(error).__name__} {error}", 200)
             raise HomeserverAway(f"the homeserver gave no answer that makes sense: {reason}") from error
+
+
+def _servers(told: Any) -> tuple[str, ...]:
+    """The first few names that can be names of servers."""
+    names = told if isinstance(told, list) else []
+    return tuple(name for name in names if isinstance(name, str) and _SERVER.fullmatch(name))[:MAX_SERVERS]
 
 
 def _text(answer: JsonObject, field: str) -> str:

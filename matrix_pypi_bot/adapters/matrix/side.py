@@ -11,17 +11,21 @@ from matrix_pypi_bot.adapters.matrix.appservice import Appservice
 from matrix_pypi_bot.adapters.matrix.client import MautrixHomeserver
 from matrix_pypi_bot.adapters.matrix.transaction import storable
 from matrix_pypi_bot.core.signers import Keyid
-from matrix_pypi_bot.ports import SPACE_ROOM, TRUST_ROOM, Clock, Store
+from matrix_pypi_bot.ports import SPACE_ROOM, TRUST_ROOM, Clock, EnvelopeRow, Store
 from matrix_pypi_bot.services.alias_queries import AliasQueries
+from matrix_pypi_bot.services.finder import Peer
 from matrix_pypi_bot.services.homeserver import HomeserverRefused, JsonObject
 from matrix_pypi_bot.services.ingest import Ingest
 from matrix_pypi_bot.services.intake import Intake
 from matrix_pypi_bot.services.invitations import Invitations
 from matrix_pypi_bot.services.link import HEARTBEAT_SECONDS, Link
+from matrix_pypi_bot.services.neighbours import FIRST_PAUSE_SECONDS, Neighbours
 from matrix_pypi_bot.services.own import Own
 from matrix_pypi_bot.services.postman import Postman
+from matrix_pypi_bot.services.reassert import Reasserter
 from matrix_pypi_bot.services.reconcile import Reconciler
-from matrix_pypi_bot.services.rooms import Rooms
+from matrix_pypi_bot.services.room_watch import RoomWatch
+from matrix_pypi_bot.services.rooms import GRANT_SECONDS, Rooms
 from matrix_pypi_bot.wire.names import ProjectName
 
 
@@ -42,6 +46,8 @@ class MatrixSettings:
     reconcile_seconds: float
     display_name: str = "Matrix-PyPI"
     heartbeat_seconds: float = HEARTBEAT_SECONDS
+    grant_seconds: float = GRANT_SECONDS
+    neighbour_pause_seconds: float = FIRST_PAUSE_SECONDS
 
     @property
     def bot_mxid(self) -> str:
@@ -59,10 +65,11 @@ class MatrixSide:
     life.task("matrix", side.run())       # raises Misregistered when the homeserver does not know us
     ```
     `intake` takes every statement; `own_keyids()` are the keys that sign in this organisation's name. `project_exists(name)` tells
-    whether upstream or the ledger knows a project, and may raise Problem. `on_trust_room(state)` is awaited with the trust room's
-    current state whenever the homeserver came (back), and tells whether mail may leave: none does before. `ready` is True while the
-    homeserver accepts us, reaches us, and the trust room and the Space are there; installers do not depend on it. After queueing mail
-    call `poke()`.
+    whether upstream or the ledger knows a project, and may raise Problem. `peers` are the bots of pinned organisations; `stands(row)`
+    tells whether a statement of ours still counts, so that it is said again where somebody took it away. `on_trust_room(state)` is
+    awaited with the trust room's current state whenever the homeserver came (back), and tells whether mail may leave: none does
+    before. `ready` is True while the homeserver accepts us, reaches us, and the trust room and the Space are there; installers do not
+    depend on it. After queueing mail call `poke()`.
     """
 
     def __init__(
@@ -75,6 +82,8 @@ class MatrixSide:
         own_keyids: Callable[[], frozenset[Keyid]],
         project_exists: Callable[[ProjectName], Awaitable[bool]],
         on_trust_room: Callable[[Sequence[JsonObject]], Awaitable[bool]],
+        peers: Sequence[Peer] = (),
+        stands: Callable[[EnvelopeRow], bool] = lambda row: True,
     ) -> None:
         self._settings = settings
         self._on_trust_room = on_trust_room
@@ -102,26 +111,48 @@ class MatrixSide:
             server_name=server,
             bot_mxid=bot,
             max_created_per_minute=settings.max_created_per_minute,
+            peers=peers,
             on_found=lambda key: self._reconciler.request(key),
+            grant_seconds=settings.grant_seconds,
         )
         self._queries = AliasQueries(self._rooms, project_exists, server_name=server)
         self._postman = Postman(store=store, homeserver=homeserver, rooms=self._rooms)
         self._invitations = Invitations(homeserver, server_name=server)
+        self._neighbours = Neighbours(
+            store=store, homeserver=homeserver, rooms=self._rooms, first_pause_seconds=settings.neighbour_pause_seconds
+        )
+        reasserter = Reasserter(own=own, clock=clock, keys=lambda: intake.keys, peers=peers, stands=stands)
+        watch = RoomWatch(
+            store=store,
+            clock=clock,
+            rooms=self._rooms,
+            reasserter=reasserter,
+            bot=bot,
+            on_mail=self._postman.poke,
+            on_put_out=self._neighbours.lost,
+        )
         self._reconciler = Reconciler(
             store=store,
             homeserver=homeserver,
-            rooms=self._rooms,
-            own=own,
+            clock=clock,
+            watch=watch,
             receive=self._receive_state,
             every_seconds=settings.reconcile_seconds,
+            own=server,
+            servers=frozenset(peer.server for peer in peers),
         )
         self._ingest = Ingest(
             store=store,
             clock=clock,
             intake=intake,
             own=own,
+            reasserter=reasserter,
+            bots=frozenset(peer.user for peer in peers),
             on_constitution=self._reconciler.request,
-            on_invited=self._invitations.turn_down,
+            on_invited=self._invited,
+            on_heard=self._reconciler.heard,
+            on_put_out=self._neighbours.lost,
+            on_mail=self._postman.poke,
         )
         self._link = Link(
             homeserver, bot_mxid=bot, on_up=self._homeserver_is_there, heartbeat_seconds=settings.heartbeat_seconds
@@ -145,6 +176,10 @@ class MatrixSide:
         """Have all rooms read again soon."""
         self._reconciler.request()
 
+    def follow(self, project: ProjectName) -> None:
+        """A pinned organisation said something about the project, elsewhere than in a room of ours: its room is joined soon."""
+        self._neighbours.follow(project)
+
     async def room_id(self, key: str) -> str | None:
         """The id of a room that exists, by its key (`ports.TRUST_ROOM`, `project:<name>`, ...). Raises StoreAway."""
         row = await self._rooms.known(key)
@@ -156,7 +191,7 @@ class MatrixSide:
 
     async def run(self) -> None:
         """Does the work until cancelled. Raises Misregistered when the homeserver, once there, does not accept us."""
-        parts = (self._ingest, self._reconciler, self._invitations, self._link)
+        parts = (self._ingest, self._reconciler, self._invitations, self._neighbours, self._link)
         tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
         tasks.append(asyncio.create_task(self._send_mail(), name="Postman"))
         try:
@@ -177,12 +212,17 @@ class MatrixSide:
 
     async def _homeserver_is_there(self) -> None:
         self._postman.retry_now()
-        self._reconciler.request()
+        self._reconciler.was_away()
+        self._neighbours.retry_now()
         for key in (TRUST_ROOM, SPACE_ROOM):
             await self._rooms.ensure(key)
         if await self._on_trust_room(await self._trust_room_state()):
             self._mail_may_leave.set()
         self._postman.poke()  # new rooms are listed by mail
+
+    def _invited(self, room_id: str, sender: str) -> None:
+        if not self._neighbours.invited(room_id, sender):
+            self._invitations.turn_down(room_id)
 
     async def _trust_room_state(self) -> Sequence[JsonObject]:
         row = await self._rooms.ensure(TRUST_ROOM)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 # Whatever passes can be stored by every database: no control characters, no lone surrogates, a length of at most 255 bytes.
 _EVENT_ID: Final = re.compile(r"\$[\x21-\x7e]{1,254}", re.ASCII)
@@ -48,9 +48,14 @@ def storable(event: Any) -> tuple[str, str, bytes] | None:
     event_id, room_id = event.get("event_id"), event.get("room_id")
     if not isinstance(event_id, str) or not _EVENT_ID.fullmatch(event_id):
         return None
-    if not isinstance(room_id, str) or not _ROOM_ID.fullmatch(room_id):
+    if not is_room_id(room_id):
         return None
     try:
         return event_id, room_id, json.dumps(event, separators=(",", ":")).encode()
     except RecursionError:
         return None
+
+
+def is_room_id(told: Any) -> TypeGuard[str]:
+    """Whether it can be the id of a room."""
+    return isinstance(told, str) and _ROOM_ID.fullmatch(told) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 from matrix_pypi_bot.core.events import Post
 from matrix_pypi_bot.ports import Backlog, RoomRow, StoreAway
 from matrix_pypi_bot.services import ingest as ingest_module
+from matrix_pypi_bot.services.finder import Peer
 from matrix_pypi_bot.services.ingest import Ingest
 from matrix_pypi_bot.services.intake import Intake
 from matrix_pypi_bot.services.own import Own
+from matrix_pypi_bot.services.reassert import Reasserter
 from tests.support.homeserver import BOT
 from tests.support.keyrings import known_members
 from tests.support.mailbox import MemoryStore
@@ -43,13 +46,23 @@ class Door:
             row = RoomRow(key=key, room_id=room_id, alias=f"#{key}", constitution="", created_ms=0)
             self.store.mail.by_key[key] = row
         self.heard: list[tuple[str, str]] = []
+        self.rooms_heard: list[str] = []
+        own = Own(mxid=BOT, keyids=lambda: frozenset({HOME.keyid}))
+        self.members = known_members({**HOME.keys, **PEER.keys})
         self.ingest = Ingest(
             store=self.store,
             clock=FixedClock(),
-            intake=Intake(known_members({**HOME.keys, **PEER.keys}), on_statement=self.hear_statement),
-            own=Own(mxid=BOT, keyids=lambda: frozenset({HOME.keyid})),
+            intake=Intake(self.members, on_statement=self.hear_statement),
+            own=own,
+            reasserter=Reasserter(
+                own=own, clock=FixedClock(), keys=lambda: HOME.keys, peers=[Peer("peer", "@peer:other.example")]
+            ),
+            bots=frozenset({"@peer:other.example"}),
             on_constitution=self.hear("constitution"),
-            on_invited=self.hear("invited"),
+            on_invited=lambda room_id, sender: self.heard.append(("invited", f"{room_id} by {sender}")),
+            on_heard=lambda key, event: self.rooms_heard.append(key),
+            on_put_out=lambda: self.heard.append(("put out", "")),
+            on_mail=lambda: self.heard.append(("mail", "")),
         )
 
     def hear_statement(self, project: str, org: str) -> None:
@@ -188,7 +201,7 @@ async def test_only_an_invitation_of_the_bot_to_a_room_that_is_not_ours_is_one()
         event(id="$4", room="!flask", **invite),
         event(id="$5", room="!a", **{**invite, "content": "invite"}),
     )
-    assert door.heard == [("invited", "!x")]
+    assert door.heard == [("invited", "!x by @peer:other.example")]
 
 
 async def test_an_event_that_our_own_code_cannot_stand_is_put_away_and_the_others_are_kept(
@@ -267,3 +280,54 @@ def test_no_event_stops_the_inbox(mutations: list[tuple[str, Any]]) -> None:
         assert await door.backlog() == Backlog(unread=0, unreadable=0, queued=0, aside=0)
 
     asyncio.run(live())
+
+
+async def test_what_an_unknown_key_signed_is_new_when_the_key_is_known() -> None:
+    door = Door()
+    await door.bring(event(STRANGER.post(WHEEL)))
+    assert door.files == []
+    door.members.keyring.keys = {**door.members.keyring.keys, **STRANGER.keys}
+    await door.bring(event(STRANGER.post(WHEEL)))
+    assert door.files == [("stranger", WHEEL)]
+
+
+async def test_what_stands_in_further_rooms_of_a_project_is_about_that_project() -> None:
+    door = Door()
+    row = door.store.mail.by_key["project:flask"]
+    door.store.mail.by_key["project:flask@peer"] = replace(
+        row, key="project:flask@peer", room_id="!theirs", made_by="peer"
+    )
+    await door.bring(event(PEER.post(WHEEL), room="!theirs"))
+    assert (door.files, door.heard, door.rooms_heard) == (
+        [("peer", WHEEL)],
+        [("statement", "flask")],
+        ["project:flask@peer"],
+    )
+
+
+async def test_the_trust_room_of_another_organisation_is_no_room_of_a_project() -> None:
+    door = Door()
+    row = door.store.mail.by_key["trust"]
+    door.store.mail.by_key["trust@peer"] = replace(row, key="trust@peer", room_id="!theirs", made_by="peer")
+    await door.bring(event(PEER.post(WHEEL), room="!theirs"))
+    assert door.ingest.outcomes == {"E_WRONG_ROOM": 1}
+
+
+@pytest.mark.parametrize("membership", ["leave", "ban"])
+async def test_who_puts_us_out_of_a_room_is_named_and_the_room_counts_as_lost(
+    membership: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    door = Door()
+    member = {"type": "m.room.member", "state_key": BOT, "content": {"membership": membership}}
+    await door.bring(event(id="$1", **{**member, "sender": BOT}), event(id="$2", **{**member, "state_key": "@x:y"}))
+    assert not door.store.mail.by_key["project:flask"].lost
+    await door.bring(event(id="$3", **member))
+    assert door.store.mail.by_key["project:flask"].lost
+    assert (door.heard, caplog.messages) == ([("put out", "")], ["put out of a room alarm"])
+
+
+async def test_a_bot_of_a_pinned_organisation_that_joins_has_the_room_looked_at() -> None:
+    door = Door()
+    join = {"type": "m.room.member", "state_key": "@peer:other.example", "content": {"membership": "join"}}
+    await door.bring(event(id="$1", **join), event(id="$2", **{**join, "state_key": "@someone:other.example"}))
+    assert door.heard == [("constitution", "project:flask")]

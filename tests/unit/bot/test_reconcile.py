@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from matrix_pypi_bot.services.homeserver import HomeserverAway, HomeserverRefused, JsonObject
+from matrix_pypi_bot.services.intake import ledger_row
 from matrix_pypi_bot.services.own import Own
-from matrix_pypi_bot.services.reconcile import CHUNK_EVENTS, Reconciler
+from matrix_pypi_bot.services.reassert import Reasserter
+from matrix_pypi_bot.services.reconcile import CHUNK_EVENTS, MOST_SECONDS, SETTLE_SECONDS, Reconciler
+from matrix_pypi_bot.services.room_watch import RoomWatch
 from matrix_pypi_bot.services.rooms import Rooms
 from tests.support.homeserver import BOT, SERVER, FakeHomeserver
 from tests.support.mailbox import MemoryStore
@@ -41,14 +45,32 @@ class World:
             max_created_per_minute=100,
         )
         self.brought: list[list[str]] = []
+        reasserter = Reasserter(
+            own=Own(mxid=BOT, keyids=lambda: frozenset({HOME.keyid})), clock=FixedClock(), keys=lambda: HOME.keys
+        )
+        self.watch = RoomWatch(
+            store=self.store,
+            clock=FixedClock(),
+            rooms=self.rooms,
+            reasserter=reasserter,
+            bot=BOT,
+            on_mail=self.note_mail,
+        )
+        self.mail = 0
         self.reconciler = Reconciler(
             store=self.store,
             homeserver=self.homeserver,
-            rooms=self.rooms,
-            own=Own(mxid=BOT, keyids=lambda: frozenset({HOME.keyid})),
+            clock=FixedClock(),
+            watch=self.watch,
             receive=self.receive,
             every_seconds=every_seconds,
+            own=SERVER,
+            servers=frozenset({"other.example"}),
+            settle_seconds=0.0,
         )
+
+    def note_mail(self) -> None:
+        self.mail += 1
 
     async def receive(self, txn_id: str, events: Sequence[JsonObject]) -> None:
         self.brought.append([event["state_key"] for event in events])
@@ -185,3 +207,82 @@ async def test_a_homeserver_that_is_gone_ends_the_round_and_not_the_reconciler()
     async with asyncio.TaskGroup() as group:
         group.create_task(come_back())
         await world.run_until(lambda: len(world.brought) == 2)
+
+
+def spoken(sender: str, *, sent_ms: object = 1_000) -> JsonObject:
+    return {"type": "m.room.message", "sender": sender, "origin_server_ts": sent_ms}
+
+
+async def test_the_first_word_of_another_server_after_an_absence_has_its_room_read_once() -> None:
+    world = World()
+    await world.say(FLASK, PEER, "flask-1.0.tar.gz")
+    await world.say(DJANGO, PEER, "django-5.0.tar.gz")
+    world.reconciler.was_away()
+    await world.run_until(lambda: len(world.brought) == 2)
+    for sender in (PEER_MXID, PEER_MXID, BOT, "@a:x.example", "@b:y.example", "nonsense"):
+        world.reconciler.heard(FLASK, spoken(sender, sent_ms="nonsense"))
+    await world.run_until(lambda: len(world.brought) == 3)
+    world.reconciler.heard(FLASK, spoken(PEER_MXID))
+    world.reconciler.request(DJANGO)
+    await world.run_until(lambda: len(world.brought) == 4)
+    assert world.brought[2:] == [[world.key_of("flask-1.0.tar.gz")], [world.key_of("django-5.0.tar.gz")]]
+
+
+async def test_a_room_that_is_catching_up_is_read_when_it_is_quiet_again_or_has_not_been_for_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    await world.say(FLASK, PEER, "flask-1.0.tar.gz")
+    loop = asyncio.get_running_loop()
+    now = 1_000.0
+    monkeypatch.setattr(loop, "time", lambda: now)
+    due = world.reconciler._due
+    world.reconciler._settle_seconds = SETTLE_SECONDS
+    world.reconciler.heard(FLASK, spoken(PEER_MXID))
+    assert due == {FLASK: now + SETTLE_SECONDS}
+    now += 2
+    world.reconciler.heard(FLASK, spoken(PEER_MXID))
+    assert due == {FLASK: now + SETTLE_SECONDS}
+    now += MOST_SECONDS - 3
+    world.reconciler.heard(FLASK, spoken(PEER_MXID))
+    assert due == {FLASK: 1_000 + MOST_SECONDS}
+
+
+async def test_what_was_taken_out_of_a_room_while_nobody_looked_is_said_again() -> None:
+    world = World()
+    room_id = await world.say(FLASK, HOME, "flask-1.0.tar.gz")
+    post = HOME.post("flask-1.0.tar.gz")
+    async with world.store.transaction() as t:
+        await t.ledger.keep(ledger_row(HOME.attest("flask-1.0.tar.gz"), via="own", at_ms=1))
+    assert post.state_key is not None
+    world.homeserver.rooms[room_id].state[post.type, post.state_key]["content"] = {}
+    await world.read_all()
+    await world.read_all()
+    async with world.store.transaction() as t:
+        row = await t.mail.next_to(FLASK)
+    assert row is not None
+    assert (row.type, row.state_key, world.mail) == (post.type, post.state_key, 1)
+
+
+async def test_a_room_of_others_that_may_not_be_read_any_more_counts_as_lost_and_is_not_asked_for_again() -> None:
+    world = World()
+    room_id = await world.say(FLASK, PEER, "flask-1.0.tar.gz")
+    world.store.mail.by_key[FLASK] = replace(world.store.mail.by_key[FLASK], made_by="peer")
+    world.homeserver.rooms[room_id].joined = False
+    await world.read_all()
+    assert world.store.mail.by_key[FLASK].lost
+    world.homeserver.calls.clear()
+    await world.read_all()
+    assert world.homeserver.calls == []
+
+
+async def test_that_we_were_put_out_of_a_room_is_seen_in_its_state_too(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    room_id = await world.say(FLASK, PEER)
+    world.store.mail.by_key[FLASK] = replace(world.store.mail.by_key[FLASK], made_by="peer")
+    room = world.homeserver.rooms[room_id]
+    room.put_out(BOT, banned=False, by=PEER_MXID)
+    room.members.add(BOT)  # a homeserver goes on showing the state of the moment in which one left
+    await world.read_all()
+    assert world.store.mail.by_key[FLASK].lost
+    assert "put out of a room alarm" in caplog.messages

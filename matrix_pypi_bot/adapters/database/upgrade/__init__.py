@@ -9,6 +9,7 @@ from matrix_pypi_bot.adapters.database.upgrade import (
     v03_log,
     v04_claims,
     v06_provenance,
+    v07_rooms,
     v08_policies,
 )
 
@@ -19,4 +20,5 @@ UPGRADES.register(v02_reports.keep_reports_that_differ, description="reports tha
 UPGRADES.register(v03_log.build_the_tree, description="tree and checkpoints of the log")
 UPGRADES.register(v04_claims.keep_claims, description="what statements claim of files, and verdicts")
 UPGRADES.register(v06_provenance.make_room_for_provenance, description="provenance")
+UPGRADES.register(v07_rooms.know_rooms_of_others, description="rooms of other organisations")
 UPGRADES.register(v08_policies.remember_what_was_lacked, description="how old a file can be at most")
