@@ -98,9 +98,14 @@ def bot_tree(plan: OrgPlan) -> Tree:
         "public": {"listen": f"{LOOPBACK}:{plan.public.public}"},
         "log": {"checkpoint_seconds": CHECKPOINT_SECONDS},
         **({"provenance": {"trusted_root_file": str(plan.home.trusted_root)}} if has_libraries() else {}),
-        **({"trust": {"file": str(plan.home.trust)}} if plan.pins else {}),
+        **(_of_several(plan) if plan.pins else {}),
         **index,
     }
+
+
+def _of_several(plan: OrgPlan) -> Tree:
+    """What the bot is told of the others: whom it pins, and what they are told of it."""
+    return {"trust": {"file": str(plan.home.trust)}, "announce": {"gateway": plan.frontend_url}}
 
 
 def frontend_tree(plan: OrgPlan) -> Tree:

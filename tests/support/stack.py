@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -109,12 +110,13 @@ def _tail(file: Path) -> str:
 
 
 def _free_ports(count: int) -> int:
-    """The first of `count` free ports in a row."""
+    """The first of `count` free ports in a row.
+
+    They lie below those that the system hands out for outgoing connections: it is some time until the frontends listen there.
+    """
     while True:
-        with contextlib.ExitStack() as probes, contextlib.suppress(OSError, OverflowError):
-            first = 0
-            for number in range(count):
-                probe = probes.enter_context(socket.socket())
-                probe.bind(("127.0.0.1", first + number if first else 0))
-                first = first or int(probe.getsockname()[1])
+        first = random.randrange(10_000, 18_000 - count)
+        with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
             return first

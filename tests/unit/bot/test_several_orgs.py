@@ -264,4 +264,7 @@ def test_an_override_for_an_organisation_that_is_not_there_is_refused(tmp_path: 
 
 def test_every_configuration_is_one_that_the_bot_accepts(tmp_path: Path) -> None:
     for org in stack_of(tmp_path, 3).orgs:
-        assert config.load(org.plan.home.config, {}).organisation.name == org.plan.name
+        told = config.load(org.plan.home.config, {})
+        assert (told.organisation.name, told.announce.gateway) == (org.plan.name, org.plan.frontend_url)
+    alone = config.load(stack_of(tmp_path / "alone", 1).orgs[0].plan.home.config, {})
+    assert alone.announce == config.AnnounceSettings()
