@@ -12,6 +12,7 @@ from matrix_pypi_bot.adapters.clock import SystemClock
 from matrix_pypi_bot.adapters.database.engine import open_store
 from matrix_pypi_bot.adapters.index import UpstreamIndex
 from matrix_pypi_bot.adapters.matrix.side import MatrixSettings, MatrixSide
+from matrix_pypi_bot.adapters.peers import PeerHttp
 from matrix_pypi_bot.adapters.provenance.fetch import HttpDocuments
 from matrix_pypi_bot.adapters.provenance.root import open_verifier, warn_of_age
 from matrix_pypi_bot.api import Api, PublicApi, Services, Tokens, listen
@@ -24,6 +25,7 @@ from matrix_pypi_bot.core.notes import NoteKey
 from matrix_pypi_bot.core.policy import NameRules
 from matrix_pypi_bot.core.provenance import ProvenancePolicy
 from matrix_pypi_bot.core.signers import MIRROR, Keyid, SigningKey
+from matrix_pypi_bot.core.statements.keys import Manifest
 from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store, Verifier
 from matrix_pypi_bot.process.lifecycle import Lifecycle
 from matrix_pypi_bot.process.outbound import Outbound
@@ -41,15 +43,18 @@ from matrix_pypi_bot.services.homeserver import JsonObject
 from matrix_pypi_bot.services.intake import Intake
 from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_manifest
 from matrix_pypi_bot.services.log import LogKeeper
+from matrix_pypi_bot.services.log_pages import Budget
 from matrix_pypi_bot.services.members import Members
 from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.provenance import Provenance
+from matrix_pypi_bot.services.pulling import PullParts, pulling
 from matrix_pypi_bot.services.refresh import Refresher, RefreshSettings
 from matrix_pypi_bot.services.refutations import Refutations
 from matrix_pypi_bot.services.resume import ResumeGuard
 from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.services.rule import Rulebook
+from matrix_pypi_bot.services.shown_copies import ShownCopies
 from matrix_pypi_bot.services.signing import Voice
 from matrix_pypi_bot.trust_file import Trust, load_trust
 from matrix_pypi_bot.wire.names import ProjectName
@@ -86,7 +91,10 @@ async def run(settings: Settings) -> None:
         await life.enter(
             "public pages",
             listen(
-                PublicApi(bot.log, bot.provenance), socket_path=public.socket_path, host=public.host, port=public.port
+                PublicApi(bot.log, ShownCopies(store), bot.provenance),
+                socket_path=public.socket_path,
+                host=public.host,
+                port=public.port,
             ),
         )
         life.on_stop("appservice", bot.matrix.stop, stop_seconds=_MATRIX_STOP_SECONDS)
@@ -95,6 +103,7 @@ async def run(settings: Settings) -> None:
         life.task("clockwork", bot.clockwork.run())
         life.task("docket", bot.docket.run())
         life.task("log", bot.log.run())
+        life.task("logs of others", bot.pull.run())
         gc.freeze()
         gc.set_threshold(*_GARBAGE_THRESHOLDS)
         log.info("bot started", extra={"version": __version__, "api": str(address), "upstream": settings.index.name})
@@ -142,7 +151,8 @@ class Bot:
         log_key = NoteKey(organisation.log_origin, organisation.log.public)
         told = settings.announce
         self._addresses = addresses_of(told.gateway, told.log, told.kubo_peer, told.kubo_addrs)
-        self._guard = ResumeGuard(store=store, key=log_key, bot_mxid=self._mxid)
+        self._guard = ResumeGuard(store=store, key=log_key, bot_mxid=self._mxid, asks_peers=bool(trust.orgs))
+        self._speaks = False
         voice = self._voice = Voice(organisation.name, organisation.mirror, guard=self._guard)
         self._projects = Projects(
             store=store,
@@ -178,6 +188,7 @@ class Bot:
             on_trust_room=self._resume,
             peers=[Peer(org.name, org.user) for org in trust.orgs if org.user],
             stands=self._stands,
+            on_head=lambda note: self.pull.hear_note(note),
         )
         self.log = LogKeeper(
             store=store,
@@ -188,6 +199,26 @@ class Bot:
             key=organisation.log,
             bot_mxid=self._mxid,
             checkpoint_seconds=settings.log.checkpoint_seconds,
+        )
+        self._came_back: set[ProjectName] = set()
+        self._forked: set[tuple[str, str]] = set()
+        self.pull = pulling(
+            PullParts(
+                store=store,
+                clock=clock,
+                reader=PeerHttp(self._outbound),
+                door=self._intake,
+                members=self._members,
+                organisation=organisation,
+                guard=self._guard,
+                keeper=self.log,
+                budget=Budget(settings.log.max_statements_per_day, settings.log.max_bytes_per_day),
+                every_seconds=settings.log.pull_seconds,
+                on_restored=self._restored,
+                on_round=self._logs_were_read,
+                on_fork=lambda fork: self._forked.add(fork.notes),
+                announced=lambda org: said.log.url if (said := self.peers.announcement(org)) is not None else "",
+            )
         )
         self.provenance = self._provenance(verifier)
         self._attester = Attester(
@@ -284,6 +315,7 @@ class Bot:
         await self._members.start()
         self._warn_of_root()
         await self.log.start()
+        await self.pull.start()
         await self.peers.start()
         await self._projects.start()
         await self._attester.start()
@@ -351,10 +383,37 @@ class Bot:
 
     async def _resume(self, trust_room: Sequence[JsonObject]) -> bool:
         """The homeserver is there (again): what was published is compared, and what waited for that is signed."""
-        may_speak = await self._guard.compare(trust_room)
+        await self._guard.compare(trust_room)
+        await self._speak()
+        return self._guard.is_open
+
+    async def _logs_were_read(self, everybody: bool) -> None:
+        """What was found in the logs of others is acted upon. What a peer gave back of ours may have been all that was missing."""
+        if everybody:
+            self._guard.peers_were_asked()
+        for notes in tuple(self._forked):
+            await self._forks.found(notes)
+            self._forked.discard(notes)
+        for project in tuple(self._came_back):
+            await self._projects.read_again(project)
+            self._came_back.discard(project)
+        if self._guard.is_open and not self._speaks:
+            await self._speak()
+            self.matrix.release_mail()
+        self._speaks = self._guard.is_open
+
+    async def _speak(self) -> None:
+        self._speaks = self._guard.is_open
         await self.renew()
         await self._attester.try_again(RESUMED_PROJECTS)
-        return may_speak
+
+    def _restored(self, checked: Checked) -> None:
+        """A statement of ours is back that the database had lost."""
+        predicate = checked.statement.predicate
+        if isinstance(predicate, Manifest):
+            self._members.learn_own(predicate)
+        if (project := predicate.about_project()) is not None:
+            self._came_back.add(ProjectName(project))
 
     def readiness(self) -> Mapping[str, bool]:
         """Ready once the homeserver has been there: after that installs do not depend on it."""

@@ -171,9 +171,12 @@ class RoomsSettings(Section, frozen=True, kw_only=True):
 
 
 class LogSettings(Section, frozen=True, kw_only=True):
-    """The transparency log of this organisation's statements."""
+    """The transparency log of this organisation's statements, and pulling those of the organisations that are pinned."""
 
     checkpoint_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 600
+    pull_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 60
+    max_statements_per_day: Count = 200_000
+    max_bytes_per_day: Bytes = 512 << 20
 
 
 class AnnounceSettings(Section, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from matrix_pypi_bot.wire.names import InvalidName, ProjectName, normalise_proje
 EXAMPLE: Final = Path(__file__).with_name("example-trust.yaml")
 KEY_PREFIX: Final = "ed25519:"
 _KEY_DIGITS: Final = 64
+_ORG_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)  # as in the configuration of its bot
 
 
 class PublicKey(bytes):
@@ -90,6 +92,8 @@ def load_trust(path: Path, *, own: str) -> Trust:
     """The trust in `path`; `own` is the name of the organisation that reads it. Raises ConfigurationProblem."""
     sections = load_settings(path, TrustSections, environ={}, example=EXAMPLE)
     for name in sections.orgs:
+        if not _ORG_NAME.fullmatch(name):
+            raise ConfigurationProblem(f"{path}: orgs.{name}: an organisation's name is lower case, e.g. example.org")
         if name in (own, MAINTAINER_ORG):
             raise ConfigurationProblem(f"{path}: orgs.{name}: this is no name of another organisation")
     roots = [root for org in sections.orgs.values() for root in set(org.root)]

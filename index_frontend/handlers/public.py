@@ -1,7 +1,11 @@
-"""`/log/v1/…`: this organisation's transparency log, passed through from the bot. Of a request only what is spelled here goes on."""
+"""`/log/v1/…`: this organisation's transparency log and its copies of others', passed through from the bot.
+
+Of a request only what is spelled here goes on.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -15,6 +19,7 @@ from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 _MAX_DIGITS: Final = 18
 _MAX_QUERY_CHARACTERS: Final = 200
 _MAX_TAG_CHARACTERS: Final = 200
+_COPY: Final = re.compile(r"copies/([a-z0-9][a-z0-9.-]{0,62})/(checkpoint|entries)", re.ASCII)
 _RANGE: Final = ("from", "to")
 _CONTENT_TYPES: Final = {"checkpoint": "text/plain; charset=utf-8", "entries": "application/x-ndjson"}
 
@@ -27,10 +32,13 @@ class PublicHandler:
 
     async def handle(self, request: web.BaseRequest, page: str, query: str) -> web.StreamResponse:
         """To `/log/v1/<page>?<query>`. Raises Problem."""
-        content_type = _CONTENT_TYPES.get(page)
+        folder, name = "", page
+        if (copy := _COPY.fullmatch(page)) is not None:
+            folder, name = f"copies/{copy[1]}/", copy[2]
+        content_type = _CONTENT_TYPES.get(name)
         if content_type is None:
-            raise Problem("matrix-pypi: the log has the pages checkpoint and entries", code=ProblemCode.NOT_FOUND)
-        path = f"{LOG}/{page}{_range(query) if page == 'entries' else ''}"
+            raise Problem("matrix-pypi: a log has the pages checkpoint and entries", code=ProblemCode.NOT_FOUND)
+        path = f"{LOG}/{folder}{name}{_range(query) if name == 'entries' else ''}"
         told = await self._pages.get(path, if_none_match=tag_of(request.headers.get("If-None-Match")))
         headers = {"X-Content-Type-Options": "nosniff", "Server": SERVER, **told.headers}
         if told.status == 200:

@@ -1,4 +1,4 @@
-"""The pages for everybody: this organisation's transparency log, and the provenance that it verified.
+"""The pages for everybody: this organisation's transparency log, its copies of others', and the provenance that it verified.
 
 No token is known here, and no internal route leads here.
 """
@@ -15,6 +15,7 @@ from aiohttp import web
 from matrix_pypi_bot.api.errors import answering
 from matrix_pypi_bot.services.log import MAX_ENTRIES, LogKeeper
 from matrix_pypi_bot.services.provenance import Provenance
+from matrix_pypi_bot.services.shown_copies import ShownCopies
 from matrix_pypi_bot.wire.messages import LOG, PROVENANCE, PROVENANCE_TYPE
 from matrix_pypi_bot.wire.names import parse_file_name, parse_project
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
@@ -22,6 +23,7 @@ from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 MAX_READERS: Final = 2  # at once: the database has more to do than to answer strangers
 MAX_WAITING: Final = 64
 _MAX_DIGITS: Final = 18
+_ORG: Final = "{org:[a-z0-9][a-z0-9.-]{0,62}}"
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 _ASK_AGAIN: Final = "no-cache"
 
@@ -34,38 +36,64 @@ class PublicApi:
     name = "listener of the public pages"
     setting = "public.listen"
 
-    def __init__(self, log: LogKeeper, provenance: Provenance | None = None) -> None:
+    def __init__(self, log: LogKeeper, copies: ShownCopies, provenance: Provenance | None = None) -> None:
         self._log = log
+        self._copies = copies
         self._provenance = provenance
         self._turns = asyncio.Semaphore(MAX_READERS)
         self._waiting = 0
         self.app = web.Application(middlewares=[answering], client_max_size=0)
-        self.app.add_routes([web.get(f"{LOG}/checkpoint", self._checkpoint), web.get(f"{LOG}/entries", self._entries)])
-        self.app.router.add_get(f"{PROVENANCE}/{{project}}/{{file}}", self._document)
+        self.app.add_routes(
+            [
+                web.get(f"{LOG}/checkpoint", self._checkpoint),
+                web.get(f"{LOG}/entries", self._entries),
+                web.get(f"{LOG}/copies/{_ORG}/checkpoint", self._copied_checkpoint),
+                web.get(f"{LOG}/copies/{_ORG}/entries", self._copied_entries),
+                web.get(f"{PROVENANCE}/{{project}}/{{file}}", self._document),
+            ]
+        )
 
     def stop(self) -> None:
         """Nothing here keeps anybody waiting."""
 
     async def _checkpoint(self, request: web.Request) -> web.Response:
-        """The newest note. It is held in memory: asking for it costs nothing."""
-        head = self._log.head
-        if head is None:
+        """The newest note, with the cosignatures of others. It is held in memory: asking for it costs nothing."""
+        note = self._log.note
+        if note is None:
             raise Problem("there is no checkpoint yet: this organisation has said nothing", code=ProblemCode.NOT_FOUND)
-        return _answer(request, head.note.encode(), "text/plain", _ASK_AGAIN)
+        return _answer(request, note.encode(), "text/plain", _ASK_AGAIN)
 
     async def _entries(self, request: web.Request) -> web.Response:
         """Envelopes, one a line, one a leaf: those of the range that the newest checkpoint covers, as many as fit an answer."""
+        return await self._page(request, self._log.entries)
+
+    async def _copied_checkpoint(self, request: web.Request) -> web.Response:
+        """The newest head of another organisation that was verified here, with our cosignature."""
+        org = request.match_info["org"]
+        note = await self._in_turn(lambda: self._copies.note(org))
+        if note is None:
+            raise Problem("there is no copy of such a log here", code=ProblemCode.NOT_FOUND)
+        return _answer(request, note.encode(), "text/plain", _ASK_AGAIN)
+
+    async def _copied_entries(self, request: web.Request) -> web.Response:
+        """The same as entries, of the copy."""
+        org = request.match_info["org"]
+        return await self._page(request, lambda start, end: self._copies.entries(org, start, end), caching=_ASK_AGAIN)
+
+    async def _page(
+        self, request: web.Request, read: Callable[[int, int], Awaitable[list[bytes]]], *, caching: str = _FOR_EVER
+    ) -> web.Response:
         start = _number(request, "from", 0)
         end = _number(request, "to", start + MAX_ENTRIES)
         if end < start:
             raise Problem(
                 "the range ends before it begins: `from` is inclusive, `to` is not", code=ProblemCode.BAD_REQUEST
             )
-        entries = await self._in_turn(lambda: self._log.entries(start, end))
+        entries = await self._in_turn(lambda: read(start, end))
         # What is complete can never be another: leaves stay what they are, and where they are.
         whole = start + len(entries) == min(end, start + MAX_ENTRIES)
         body = b"".join(entry + b"\n" for entry in entries)
-        return _answer(request, body, "application/x-ndjson", _FOR_EVER if whole else _ASK_AGAIN)
+        return _answer(request, body, "application/x-ndjson", caching if whole else _ASK_AGAIN)
 
     async def _document(self, request: web.Request) -> web.Response:
         """Our copy of a file's provenance (PEP 740), as it was when it was verified."""

@@ -7,7 +7,7 @@ come from its manifest, checked as TUF checks its root file. Pure: time is an ar
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from matrix_pypi_bot.core.events import Checked, check_envelope, manifest_root
@@ -36,6 +36,11 @@ class PinnedOrg:
     log_url: str = ""
     gateway: str = ""
     user: str = ""
+
+
+def witness_name(org: str) -> str:
+    """The name under which an organisation cosigns the heads of others."""
+    return f"{org}/witness"
 
 
 class Refusal(enum.Enum):
@@ -143,6 +148,25 @@ class Keyring:
             NoteKey(standing.manifest.log.origin, standing.key.public)
             for standing in self._standings.values()
             if standing.manifest is not None and LOG in standing.key.roles
+        )
+
+    def log_keys_of(self, org: str) -> tuple[NoteKey, ...]:
+        """The keys that sign the heads of the organisation's log now: those that ended do not."""
+        return self._note_keys(org, LOG, lambda manifest: manifest.log.origin)
+
+    def witness_keys_of(self, org: str) -> tuple[NoteKey, ...]:
+        """The keys with which the organisation cosigns the heads of others now."""
+        return self._note_keys(org, WITNESS, lambda manifest: witness_name(org))
+
+    def _note_keys(self, org: str, role: str, name: Callable[[Manifest], str]) -> tuple[NoteKey, ...]:
+        return tuple(
+            NoteKey(name(standing.manifest), standing.key.public)
+            for standing in self._standings.values()
+            if standing.manifest is not None
+            and standing.listed is not None
+            and standing.listed.revoked is None
+            and standing.key.org == org
+            and role in standing.key.roles
         )
 
     def member(self, org: str) -> Member | None:

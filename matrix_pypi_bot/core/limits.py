@@ -23,7 +23,9 @@ MAX_INDEX_VIEW_SECONDS: Final = 72 * 3_600  # a view of an index lives so long a
 
 MAX_NOTE_BYTES: Final = 65_536  # a checkpoint is some hundred bytes; an event could not carry more
 MAX_NOTE_SIGNATURES: Final = 64
+MAX_HEAD_BYTES: Final = 2_048  # with its log's own lines alone: two of them must fit into an accusation
 MAX_LOG_SIZE: Final = 2**63 - 1  # leaves
+MAX_LEAF_LINE_BYTES: Final = 65_536  # an envelope with all its signatures stays below 32 KiB
 
 MAX_PAGE_BYTES: Final = 64 * 2**20  # a project page, decoded
 MAX_PAGE_FILES: Final = 100_000  # the largest project known lists about 12,000

@@ -32,6 +32,13 @@ class CompactTree:
         for leaf in hashes:
             self.append(leaf)
 
+    @classmethod
+    def grown(cls, size: int, peaks: Sequence[bytes]) -> CompactTree:
+        """The tree of `size` leaves whose full subtrees have these hashes, the largest first (`full_subtrees`)."""
+        tree = cls()
+        tree.size, tree._peaks = size, list(peaks)
+        return tree
+
     def append(self, leaf: bytes) -> None:
         """Adds a leaf by its hash."""
         size, merged = self.size, leaf

@@ -17,6 +17,7 @@ from matrix_pypi_bot.process.secret_files import create_secret, new_seed, new_to
 
 BOT_LOCALPART: Final = "pypi"
 CHECKPOINT_SECONDS: Final = 5  # whoever tries things out does not want to wait ten minutes
+PULL_SECONDS: Final = 5  # nor a minute
 _HEADER: Final = (
     "# Written by `matrix-pypi up` at every start: changes here are lost. Override keys by the environment instead.\n"
 )
@@ -96,7 +97,7 @@ def bot_tree(plan: OrgPlan) -> Tree:
             "operator_token_file": str(secret("operator_token")),
         },
         "public": {"listen": f"{LOOPBACK}:{plan.public.public}"},
-        "log": {"checkpoint_seconds": CHECKPOINT_SECONDS},
+        "log": {"checkpoint_seconds": CHECKPOINT_SECONDS, "pull_seconds": PULL_SECONDS},
         **({"provenance": {"trusted_root_file": str(plan.home.trusted_root)}} if has_libraries() else {}),
         **(_of_several(plan) if plan.pins else {}),
         **index,

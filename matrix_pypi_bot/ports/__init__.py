@@ -3,6 +3,17 @@
 from matrix_pypi_bot.ports.database import Ledger, Mail, Store, StoreAway, Transaction, Views
 from matrix_pypi_bot.ports.log import HeadRow, Log
 from matrix_pypi_bot.ports.outside import Absent, Away, Clock, FetchedPage, Index, NotModified, Postman, Wrong
+from matrix_pypi_bot.ports.peer_logs import (
+    Break,
+    CopyHead,
+    CopyId,
+    Entries,
+    LogReader,
+    Peer,
+    PeerLogs,
+    StatementDoor,
+    Waiting,
+)
 from matrix_pypi_bot.ports.provenance import Document, Documents, NotProvenance, Proofs, Verifier
 from matrix_pypi_bot.ports.rows import (
     PROJECT_ROOM,
@@ -28,9 +39,13 @@ __all__ = [
     "Accepted",
     "Away",
     "Backlog",
+    "Break",
     "Clock",
+    "CopyHead",
+    "CopyId",
     "Document",
     "Documents",
+    "Entries",
     "EnvelopeRow",
     "FetchedPage",
     "HeadRow",
@@ -38,14 +53,18 @@ __all__ = [
     "Index",
     "Ledger",
     "Log",
+    "LogReader",
     "Mail",
     "NotModified",
     "NotProvenance",
     "OutboxRow",
     "OverrideRow",
+    "Peer",
+    "PeerLogs",
     "Postman",
     "Proofs",
     "RoomRow",
+    "StatementDoor",
     "Store",
     "StoreAway",
     "Transaction",
@@ -53,6 +72,7 @@ __all__ = [
     "Verifier",
     "ViewRow",
     "Views",
+    "Waiting",
     "Wrong",
     "others_room",
 ]

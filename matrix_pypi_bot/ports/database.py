@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.ports.log import Log
+from matrix_pypi_bot.ports.peer_logs import PeerLogs
 from matrix_pypi_bot.ports.provenance import Proofs
 from matrix_pypi_bot.ports.rows import (
     Accepted,
@@ -311,6 +312,7 @@ class Transaction(Protocol):
 
     ledger: Ledger
     log: Log
+    peer_logs: PeerLogs
     views: Views
     mail: Mail
     provenance: Proofs

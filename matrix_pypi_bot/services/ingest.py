@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import functools
 import json
 import logging
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from matrix_pypi_bot.core.envelope import Envelope, read_envelope
-from matrix_pypi_bot.core.events import HEAD_EVENT_TYPE, Checked, check_event
+from matrix_pypi_bot.core.events import HEAD_EVENT_TYPE, Checked, check_event, read_head
 from matrix_pypi_bot.core.rejected import Code, Rejected
 from matrix_pypi_bot.core.statements.common import EVENT_PREFIX
 from matrix_pypi_bot.core.statements.refutation import Refutation
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 BATCH_EVENTS: Final = 50  # one commit for so many: each costs a sync of the disk
 STORE_PAUSE_SECONDS: Final = 1.0
 MEMBER: Final = "m.room.member"
+HEAD: Final = "head of a log"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ class Ingest:
     `intake` keeps the statements and hears, after the commit, of new ones; `bots` are the user ids of pinned organisations' bots. Told
     after the commit: `on_constitution(room key)` of rooms whose constitution may have changed or that such a bot joined;
     `on_invited(room id, sender)` of invitations; `on_heard(room key, event)` of every event in a room of ours; `on_put_out()` when
-    somebody put us out of a room; `on_mail()` when something was queued.
+    somebody put us out of a room; `on_mail()` when something was queued; `on_head(note)` of heads of logs, not verified.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Ingest:
         on_heard: Callable[[str, JsonObject], None] = lambda key, event: None,
         on_put_out: Callable[[], None] = lambda: None,
         on_mail: Callable[[], None] = lambda: None,
+        on_head: Callable[[str], None] = lambda note: None,
         bots: frozenset[str] = frozenset(),
     ) -> None:
         self.outcomes: collections.Counter[str] = collections.Counter()
@@ -96,6 +99,7 @@ class Ingest:
         self._strangers = Strangers()
         self._on_constitution = on_constitution
         self._on_invited = on_invited
+        self._on_head = on_head
         self._wake = asyncio.Event()
 
     async def receive(self, txn_id: str, events: list[tuple[str, str, bytes]]) -> None:
@@ -176,7 +180,9 @@ class Ingest:
         if room is None:
             invited = type == MEMBER and event.get("state_key") == self._own.mxid and _membership(event) == "invite"
             return finding(outcome="invitation" if invited else "elsewhere")
-        if not type.startswith(EVENT_PREFIX) or type == HEAD_EVENT_TYPE:
+        if type == HEAD_EVENT_TYPE:
+            return finding(outcome=HEAD)
+        if not type.startswith(EVENT_PREFIX):
             return finding(outcome="other")
         if room.project is None and room.about != TRUST_ROOM:
             return finding(outcome="other")
@@ -241,6 +247,9 @@ class Ingest:
         room, event = finding.room, finding.event
         if finding.outcome == "invitation":
             self._on_invited(finding.row.room_id, str(event.get("sender")))
+        if finding.outcome == HEAD:
+            with contextlib.suppress(Rejected):
+                self._on_head(read_head(finding.event))
         if room is None:
             return
         self._on_heard(room.key, event)

@@ -48,9 +48,7 @@ class Intake:
 
     def check(self, envelope: object) -> Checked:
         """The statement in an envelope that came without an event. Raises Rejected."""
-        keys = self.keys
-        is_manifest = any(keyid in keys and ROOT in keys[keyid].roles for keyid in _keyids(envelope))
-        return check_envelope(envelope, keys, Manifest if is_manifest else None)
+        return check_any(envelope, self.keys)
 
     async def keep(self, tables: Transaction, checked: Checked, *, via: Via, at_ms: int) -> bool:
         """Keeps it; whether it was new. A manifest that does not follow the one held is not kept."""
@@ -100,6 +98,12 @@ class Intake:
             self.tell_of(ProjectName(project), checked.key.org)
         else:
             self._on_other(checked)
+
+
+def check_any(envelope: object, keys: Keys) -> Checked:
+    """The statement in an envelope, of whatever kind; what a root signed is a manifest. Raises Rejected."""
+    is_manifest = any(keyid in keys and ROOT in keys[keyid].roles for keyid in _keyids(envelope))
+    return check_envelope(envelope, keys, Manifest if is_manifest else None)
 
 
 def ledger_row(checked: Checked, *, via: str, at_ms: int) -> EnvelopeRow:

@@ -13,7 +13,17 @@ from typing import Final
 
 from matrix_pypi_bot.core.events import head_post
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.notes import Checkpoint, NoteKey, cosign, is_signed_by, parse_note, sign_checkpoint
+from matrix_pypi_bot.core.notes import (
+    Checkpoint,
+    InvalidNote,
+    NoteKey,
+    NoteSignature,
+    cosign,
+    cosigned_at,
+    is_signed_by,
+    parse_note,
+    sign_checkpoint,
+)
 from matrix_pypi_bot.core.signers import SigningKey
 from matrix_pypi_bot.ports import TRUST_ROOM, Clock, HeadRow, Postman, Store, Transaction
 from matrix_pypi_bot.services.resume import LogBehind, ResumeGuard, root_at
@@ -26,7 +36,37 @@ RENEW_SECONDS: Final = 3_600  # a head whose time is old looks as if news were h
 LOOK_SECONDS: Final = 5.0
 MAX_ENTRIES: Final = 1_000
 MAX_ANSWER_BYTES: Final = 4 << 20
+MAX_COSIGNATURES: Final = 32  # a note holds 64 lines at most, two of them our own
 _READ_AT_ONCE: Final = 100  # the database is held for so many
+
+
+class Page:
+    """Entries from `start` to `end` on their way into one answer; full after the first at 4 MiB."""
+
+    def __init__(self, start: int, end: int) -> None:
+        self.entries: list[bytes] = []
+        self._start = start
+        self._end = end
+        self._bytes = 0
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether there is something to read."""
+        return self._start < self._end
+
+    def next_range(self) -> tuple[int, int]:
+        """What is read next, in one transaction."""
+        return self._start, min(self._end, self._start + _READ_AT_ONCE)
+
+    def take(self, batch: list[bytes]) -> None:
+        """Puts in what was read, as far as it fits."""
+        for entry in batch:
+            self._bytes += len(entry) + 1
+            if self.entries and self._bytes > MAX_ANSWER_BYTES:
+                self._end = self._start
+                return
+            self.entries.append(entry)
+        self._start += _READ_AT_ONCE
 
 
 class LogKeeper:
@@ -45,6 +85,7 @@ class LogKeeper:
         checkpoint_seconds: float,
     ) -> None:
         self.head: HeadRow | None = None
+        self._cosignatures: dict[str, tuple[int, NoteSignature]] = {}
         self._store = store
         self._clock = clock
         self._guard = guard
@@ -59,6 +100,10 @@ class LogKeeper:
         """What was promised before is known, and what is stored is looked at. Raises StoreAway."""
         async with self._store.transaction() as tables:
             self.head = await tables.log.head()
+            if self.head is not None:
+                for witness, line in (await tables.peer_logs.cosignatures(self.head.size)).items():
+                    [signature] = parse_note(f"text\n\n{line}").signatures
+                    self._cosignatures[witness] = (self.head.size, signature)
             try:
                 await _check_kept(tables, self.head)
             except LogBehind as problem:
@@ -98,19 +143,41 @@ class LogKeeper:
         At most 1,000 and, but for the first one, 4 MiB of them. Raises StoreAway.
         """
         covered = self.head.size if self.head is not None else 0
-        end = min(end, covered, start + MAX_ENTRIES)
-        found: list[bytes] = []
-        held_bytes = 0
-        while start < end:
+        page = Page(start, min(end, covered, start + MAX_ENTRIES))
+        while page.wants_more:
             async with self._store.transaction() as tables:
-                batch = await tables.log.entries(start, min(end, start + _READ_AT_ONCE))
-            for entry in batch:
-                held_bytes += len(entry) + 1
-                if found and held_bytes > MAX_ANSWER_BYTES:
-                    return found
-                found.append(entry)
-            start += _READ_AT_ONCE
-        return found
+                page.take(await tables.log.entries(*page.next_range()))
+        return page.entries
+
+    @property
+    def note(self) -> str | None:
+        """The newest note with the cosignatures that others gave it; None before the first."""
+        if self.head is None:
+            return None
+        note = parse_note(self.head.note)
+        for size, line in self._cosignatures.values():
+            if size == self.head.size:
+                note = note.with_signature(line)
+        return str(note)
+
+    async def take_cosignature(self, text: str, witness: NoteKey) -> bool:
+        """Keeps the line by which `witness` cosigned our newest head, if the note in `text` is that and has one. Raises StoreAway."""
+        try:
+            told = parse_note(text)
+        except InvalidNote:
+            return False
+        head = self.head
+        if head is None or told.text != parse_note(head.note).text or cosigned_at(told, witness) is None:
+            return False
+        line = next(s for s in told.signatures if (s.name, s.key_hash) == (witness.name, witness.witness_hash()))
+        if self._cosignatures.get(witness.name) == (head.size, line):
+            return False
+        if len(self._cosignatures) >= MAX_COSIGNATURES and witness.name not in self._cosignatures:
+            return False
+        async with self._store.transaction() as tables:
+            await tables.peer_logs.cosigned(witness.name, head.size, line.line(), self._clock.now_ms())
+        self._cosignatures[witness.name] = (head.size, line)
+        return True
 
     def _is_due(self, size: int, held: HeadRow | None, now_ms: int) -> bool:
         """Ages outside of their bounds are due too: a clock that was set back must not silence the log."""

@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 from matrix_pypi_bot.core.events import Checked
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.keyring import Keyring, ManifestRefused, Member, PinnedOrg, build_keyring, take_manifest
+from matrix_pypi_bot.core.keyring import (
+    Keyring,
+    ManifestRefused,
+    Member,
+    PinnedOrg,
+    Refusal,
+    build_keyring,
+    take_manifest,
+)
 from matrix_pypi_bot.core.rejected import Rejected
 from matrix_pypi_bot.core.signers import Keyid
 from matrix_pypi_bot.core.standing import Standing
@@ -110,7 +118,10 @@ class Members:
         try:
             take_manifest(org, self._manifests.get(org.name), checked.envelope.to_json(), now=now)
         except (Rejected, ManifestRefused) as refusal:
-            log.warning("key manifest refused alarm", extra={"org": org.name, "reason": str(refusal)})
+            # A log holds every version there ever was, and whoever reads it has the newest one already as a rule.
+            old = isinstance(refusal, ManifestRefused) and refusal.refusal is Refusal.OLD_VERSION
+            told = {"org": org.name, "reason": str(refusal)}
+            log.log(logging.DEBUG if old else logging.WARNING, "key manifest refused alarm", extra=told)
             return False
         return True
 

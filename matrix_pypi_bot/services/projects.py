@@ -140,6 +140,12 @@ class Projects:
                 self._announce(seq)
             return after
 
+    async def read_again(self, project: ProjectName) -> Known:
+        """The same after the database got something that did not come by this way. Raises StoreAway."""
+        async with self._lock:
+            self._doubt(project)
+        return await self.redecide(project)
+
     async def touch(self, project: ProjectName, change: Callable[[Known], Known]) -> Known:
         """Changes what need not survive a restart and no decision depends on."""
         async with self._lock:

@@ -17,6 +17,7 @@ from matrix_pypi_bot.adapters.provenance.verify import SigstoreVerifier
 from matrix_pypi_bot.api import PublicApi, listen
 from matrix_pypi_bot.ports import Absent, Away, Document, Wrong
 from matrix_pypi_bot.process.outbound import origin_of
+from matrix_pypi_bot.services.shown_copies import ShownCopies
 from matrix_pypi_bot.wire.messages import PROVENANCE_TYPE
 from tests.conformance.test_outbound import answering, client, saying
 from tests.support.bot_world import MXA, ONE, ManualClock, ScriptedDocuments, ScriptedIndex, Verification, World, living
@@ -121,7 +122,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         port = int(probe.getsockname()[1])
     async with living(f"sqlite:{tmp_path}/bot.db", index, ManualClock(), verification=verification) as world:
         pages = PublicPages(f"http://127.0.0.1:{port}")
-        api = PublicApi(keeper_of(world)[0], world.provenance)
+        api = PublicApi(keeper_of(world)[0], ShownCopies(world.store), world.provenance)
         async with (
             listen(api, socket_path=None, host="127.0.0.1", port=port),
             running(ScriptedBot(), provenance=ProvenanceHandler(pages)) as frontend,
@@ -167,7 +168,7 @@ async def test_nothing_else_can_be_asked_for(served: Served, path: str) -> None:
 
 
 async def test_where_nobody_verifies_there_is_nothing_to_show(served: Served) -> None:
-    api = PublicApi(keeper_of(served.world)[0])
+    api = PublicApi(keeper_of(served.world)[0], ShownCopies(served.world.store))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

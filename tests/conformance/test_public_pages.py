@@ -16,11 +16,14 @@ from index_frontend.handlers.public import PublicHandler
 from index_frontend.oracle import PublicPages
 from matrix_pypi_bot.adapters.database.engine import open_store
 from matrix_pypi_bot.api import PublicApi, listen
+from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.tlog import leaf_hash
-from matrix_pypi_bot.ports import StoreAway
+from matrix_pypi_bot.ports import Store, StoreAway
+from matrix_pypi_bot.services.shown_copies import ShownCopies
 from tests.support.bot_world import ManualClock, ScriptedIndex, World
 from tests.support.frontend import Frontend, running
 from tests.support.http_client import Reply, ask
+from tests.support.peer_logs import LogOrg, Node, ScriptedReader
 from tests.support.scripted_bot import ScriptedBot
 from tests.unit.bot.test_log import ORIGIN, keeper_of, payload, say
 
@@ -61,7 +64,8 @@ async def served(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[Log]:
         await say(store, 1, 2)
         await keeper.sign_if_due()
         await say(store, 3)
-        api = PublicApi(keeper)
+        api = PublicApi(keeper, ShownCopies(store))
+        await copied(store, world.clock)
         base = f"http://127.0.0.1:{unused_tcp_port}"
         pages = PublicPages(base)
         async with (
@@ -70,6 +74,17 @@ async def served(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[Log]:
         ):
             yield Log(world, base, frontend, api)
         await pages.close()
+
+
+async def copied(store: Store, clock: ManualClock) -> LogOrg:
+    """The log of orgb, pulled."""
+    orgb, reader, start = LogOrg("orgb", 11), ScriptedReader(), Instant.of_ms(clock.now_ms())
+    orgb.introduce(start)
+    orgb.attest("mxa-1.0-py3-none-any.whl")
+    reader.serve("orgb", orgb, orgb.head(start))
+    node = await Node(store, clock, reader, orgb).start()
+    await node.pull.pull("orgb")
+    return orgb
 
 
 @pytest.fixture
@@ -103,6 +118,19 @@ async def test_entries_are_envelopes_whose_payloads_are_the_leaves(served: Log) 
     leaves = [base64.b64decode(json.loads(line)["payload"]) for line in reply.body.splitlines()]
     assert [leaf_hash(leaf) for leaf in leaves] == [leaf_hash(payload(1)), leaf_hash(payload(2))]
     assert (await served.both("/log/v1/entries?from=0&to=2", If_None_Match=reply.headers["etag"])).status == 304
+
+
+async def test_a_copy_of_another_log_has_the_same_two_pages(served: Log) -> None:
+    checkpoint = await served.both("/log/v1/copies/orgb/checkpoint")
+    assert (checkpoint.status, checkpoint.content_type) == (200, "text/plain; charset=utf-8")
+    assert checkpoint.body.decode().splitlines()[:2] == ["orgb/matrix-pypi", "2"]
+    entries = await served.both("/log/v1/copies/orgb/entries?from=0&to=2")
+    assert (entries.status, len(entries.body.splitlines())) == (200, 2)
+    assert entries.headers["cache-control"] == ASK_AGAIN  # with another log key another copy begins
+    assert len((await served.both("/log/v1/copies/orgb/entries?from=1&to=9")).body.splitlines()) == 1
+    assert (await served.direct("/log/v1/copies/orgc/checkpoint")).status == 404
+    assert (await served.frontend.get("/log/v1/copies/orgc/checkpoint")).status == 404
+    assert (await served.both("/log/v1/copies/orgc/entries?from=0&to=9")).body == b""
 
 
 @pytest.mark.parametrize(
@@ -149,7 +177,9 @@ async def test_head_has_the_headers_and_no_body(served: Log) -> None:
     "path",
     [
         "/log/v1/", "/log/v1/checkpoint/", "/log/v1//checkpoint", "/log/v1/../internal/v1/projects", "/log/v1/%2e%2e/readyz",
-        "/log/v1/entries/0", "/log/v1/checkpoint%00", "/log/v2/checkpoint", "/log", "/log/v1",
+        "/log/v1/copies/", "/log/v1/copies/orgb", "/log/v1/copies//checkpoint", "/log/v1/copies/../checkpoint",
+        "/log/v1/copies/ORGB/checkpoint", "/log/v1/copies/orgb%2f/checkpoint", "/log/v1/copies/a/b/checkpoint",
+        "/log/v1/copies/orgb/readyz", "/log/v1/entries/0", "/log/v1/checkpoint%00", "/log/v2/checkpoint", "/log", "/log/v1",
     ],
 )  # fmt: skip
 async def test_there_is_nothing_beside_the_two_pages(served: Log, path: str) -> None:
@@ -174,7 +204,9 @@ async def test_the_pages_can_only_be_read(served: Log, method: str) -> None:
 async def test_a_log_that_has_said_nothing_has_no_checkpoint(tmp_path: Path, unused_tcp_port: int) -> None:
     async with open_store(f"sqlite:{tmp_path}/bot.db") as store:
         keeper, _ = keeper_of(World(store, ScriptedIndex(), ManualClock()))
-        async with listen(PublicApi(keeper), socket_path=None, host="127.0.0.1", port=unused_tcp_port):
+        async with listen(
+            PublicApi(keeper, ShownCopies(store)), socket_path=None, host="127.0.0.1", port=unused_tcp_port
+        ):
             base = f"http://127.0.0.1:{unused_tcp_port}/log/v1"
             checkpoint = await asyncio.to_thread(ask, f"{base}/checkpoint")
             entries = await asyncio.to_thread(ask, f"{base}/entries?from=0&to=9")

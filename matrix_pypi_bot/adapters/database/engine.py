@@ -20,11 +20,12 @@ from mautrix.util.async_db import Connection, Database, DatabaseException, Schem
 from matrix_pypi_bot.adapters.database.ledger import LedgerTables
 from matrix_pypi_bot.adapters.database.log import LogTables
 from matrix_pypi_bot.adapters.database.mail import MailTables
+from matrix_pypi_bot.adapters.database.peer_logs import PeerLogTables
 from matrix_pypi_bot.adapters.database.provenance import ProvenanceTables
 from matrix_pypi_bot.adapters.database.sqlite import SqliteConnection
 from matrix_pypi_bot.adapters.database.upgrade import UPGRADES
 from matrix_pypi_bot.adapters.database.views import ViewTables
-from matrix_pypi_bot.ports import Ledger, Log, Mail, Proofs, StoreAway, Transaction, Views
+from matrix_pypi_bot.ports import Ledger, Log, Mail, PeerLogs, Proofs, StoreAway, Transaction, Views
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode, clean_line
 
 log = logging.getLogger(__name__)
@@ -66,11 +67,12 @@ _AWAY: Final = (
 class DatabaseTransaction:
     """One transaction, seen as tables (`ports.Transaction`)."""
 
-    __slots__ = ("ledger", "log", "mail", "provenance", "views")
+    __slots__ = ("ledger", "log", "mail", "peer_logs", "provenance", "views")
 
     def __init__(self, connection: Connection, scheme: Scheme) -> None:
         self.ledger: Ledger = LedgerTables(connection, scheme)
         self.log: Log = LogTables(connection, scheme)
+        self.peer_logs: PeerLogs = PeerLogTables(connection, scheme)
         self.views: Views = ViewTables(connection, scheme)
         self.mail: Mail = MailTables(connection, scheme)
         self.provenance: Proofs = ProvenanceTables(connection, scheme)

@@ -37,7 +37,7 @@ class SqliteConnection(Connection):
 
     async def executemany(self, query: str, *args: Any, timeout: float | None = None) -> str:
         """Has a statement run for each of the sequences in `args[0]`, soon."""
-        self._waiting += [(query, each) for each in args[0]]
+        self._waiting.extend((query, each) for each in args[0])
         return ""
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Any]:

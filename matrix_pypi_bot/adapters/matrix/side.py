@@ -68,8 +68,9 @@ class MatrixSide:
     whether upstream or the ledger knows a project, and may raise Problem. `peers` are the bots of pinned organisations; `stands(row)`
     tells whether a statement of ours still counts, so that it is said again where somebody took it away. `on_trust_room(state)` is
     awaited with the trust room's current state whenever the homeserver came (back), and tells whether mail may leave: none does
-    before. `ready` is True while the homeserver accepts us, reaches us, and the trust room and the Space are there; installers do not
-    depend on it. After queueing mail call `poke()`.
+    before, unless `release_mail` says so. `on_head(note)` hears of heads of logs, not verified. `ready` is True while the homeserver
+    accepts us, reaches us, and the trust room and the Space are there; installers do not depend on it. After queueing mail call
+    `poke()`.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class MatrixSide:
         on_trust_room: Callable[[Sequence[JsonObject]], Awaitable[bool]],
         peers: Sequence[Peer] = (),
         stands: Callable[[EnvelopeRow], bool] = lambda row: True,
+        on_head: Callable[[str], None] = lambda note: None,
     ) -> None:
         self._settings = settings
         self._on_trust_room = on_trust_room
@@ -153,6 +155,7 @@ class MatrixSide:
             on_heard=self._reconciler.heard,
             on_put_out=self._neighbours.lost,
             on_mail=self._postman.poke,
+            on_head=on_head,
         )
         self._link = Link(
             homeserver, bot_mxid=bot, on_up=self._homeserver_is_there, heartbeat_seconds=settings.heartbeat_seconds
@@ -171,6 +174,10 @@ class MatrixSide:
     def poke(self) -> None:
         """See `ports.Postman.poke`."""
         self._postman.poke()
+
+    def release_mail(self) -> None:
+        """Mail may leave, whatever `on_trust_room` said."""
+        self._mail_may_leave.set()
 
     def reconcile(self) -> None:
         """Have all rooms read again soon."""

@@ -63,6 +63,7 @@ class Door:
             on_heard=lambda key, event: self.rooms_heard.append(key),
             on_put_out=lambda: self.heard.append(("put out", "")),
             on_mail=lambda: self.heard.append(("mail", "")),
+            on_head=self.hear("head"),
         )
 
     def hear_statement(self, project: str, org: str) -> None:
@@ -119,7 +120,7 @@ async def test_a_statement_is_kept_once_and_every_event_that_carried_it_is_marke
         (event(PEER.post(WHEEL), content={}), "E_REDACTED_OR_EMPTY"),
         (event(PEER.post(WHEEL), state_key="elsewhere"), "E_STATE_KEY"),
         (event(PEER.post(WHEEL), type="io.matrix_pypi.unheard_of"), "E_EVENT"),
-        (event(PEER.post(WHEEL), type="io.matrix_pypi.head.v1", room="!trust"), "other"),
+        (event(PEER.post(WHEEL), type="io.matrix_pypi.head.v1", room="!trust"), "head of a log"),
         (event(PEER.post(WHEEL), room="!space"), "other"),
         (event(PEER.post(WHEEL), room="!nowhere"), "elsewhere"),
         (event(PEER.post(WHEEL), type=["m.room.message"]), "other"),
@@ -331,3 +332,16 @@ async def test_a_bot_of_a_pinned_organisation_that_joins_has_the_room_looked_at(
     join = {"type": "m.room.member", "state_key": "@peer:other.example", "content": {"membership": "join"}}
     await door.bring(event(id="$1", **join), event(id="$2", **{**join, "state_key": "@someone:other.example"}))
     assert door.heard == [("constitution", "project:flask")]
+
+
+async def test_the_note_of_a_head_is_told_of_whoever_sent_it_and_nothing_is_kept() -> None:
+    door = Door()
+    slot = {"type": "io.matrix_pypi.head.v1", "sender": "@b:there", "room_id": "!trust", "event_id": "$1"}
+    content = {"v": 1, "note": "a note"}
+    await door.bring(
+        {**slot, "state_key": "@b:there", "content": content},
+        {**slot, "event_id": "$2", "state_key": "@c:there", "content": content},  # not the sender's own slot
+        {**slot, "event_id": "$3", "state_key": "@b:there", "content": {}},
+        {**slot, "event_id": "$4", "state_key": "@b:there", "content": content, "room_id": "!elsewhere"},
+    )
+    assert (door.heard, door.files) == ([("head", "a note")], [])

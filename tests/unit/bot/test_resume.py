@@ -61,7 +61,7 @@ async def test_an_old_copy_of_the_database_closes_it_for_good(
     guard = await guard_over(world.store, held)
     assert not await guard.compare([head(7)])
     assert "log alarm: nothing is signed any more" in caplog.messages
-    with pytest.raises(LogBehind, match=f"a log of 7 statements and the database holds {held} of them"):
+    with pytest.raises(LogBehind, match="a log of 7 statements and the database holds fewer of them"):
         guard.check()
     assert not await guard.compare([])
 
