@@ -49,7 +49,12 @@ def car_header(*roots: Cid) -> bytes:
 
 def car_section(cid: Cid, data: bytes) -> bytes:
     """A block as it stands in a CAR."""
-    return b"".join((write_varint(_CID_BYTES + len(data)), _binary(cid), data))
+    return car_section_head(cid, len(data)) + data
+
+
+def car_section_head(cid: Cid, data_bytes: int) -> bytes:
+    """What stands in a CAR before the `data_bytes` of a block."""
+    return write_varint(_CID_BYTES + data_bytes) + _binary(cid)
 
 
 def car_section_bytes(data_bytes: int) -> int:

@@ -16,12 +16,12 @@ from aiohttp import web
 from cachetools import LRUCache
 
 from index_frontend.dag.blocks import PROBE_CID, is_leaf, read_node
-from index_frontend.dag.car import car_header, car_section, car_section_bytes
+from index_frontend.dag.car import car_header, car_section_bytes, car_section_head
 from index_frontend.dag.scope import within
 from index_frontend.handlers.index import matches
 from index_frontend.handlers.ipfs_request import RAW_TYPE, CarAsk, GatewayAsk, read_ask
 from index_frontend.handlers.middleware import SERVER, problem_response
-from index_frontend.handlers.send import YEAR_SECONDS, refusal, send_file, send_pieces
+from index_frontend.handlers.send import PROGRESS_SECONDS, YEAR_SECONDS, refusal, send_file, send_pieces, send_span
 from index_frontend.handlers.words import Withdrawn
 from index_frontend.ports import BlockPlace, BlockStore, Damaged, Oracle
 from index_frontend.serve_plan import Deny, Later, judge
@@ -43,6 +43,7 @@ RETRY_AFTER_SECONDS: Final = 1
 _MAX_ASKERS: Final = 32  # under so many names the same bytes are looked for one that may be served
 _MAX_NODES: Final = 4_096  # of 1,024 links each: four terabytes
 _REMEMBERED: Final = 2_000  # files, and a name of each that was servable
+_READ_NODES: Final = 32  # at most 5 MB; a mirror asks for a file part by part, and a full node takes 15 ms to read
 _INLINE_BYTES: Final = 65_536
 
 
@@ -64,6 +65,15 @@ class _Section:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A node's bytes, and what they say: its children, and how many bytes of the file lie below each."""
+
+    data: bytes
+    cids: list[Cid]
+    sizes: list[int]
+
+
 class GatewayHandler:
     """Answers GET and HEAD for blocks and CARs."""
 
@@ -73,6 +83,7 @@ class GatewayHandler:
         self._free = max_at_once
         self._free_cars = max(1, max_at_once // CARS_OF_THEM)
         self._servable: LRUCache[Sha256, _Allowed] = LRUCache(_REMEMBERED)
+        self._nodes: LRUCache[Cid, _Node] = LRUCache(_READ_NODES)
 
     async def handle(self, request: web.BaseRequest, rest: str, query: str) -> web.StreamResponse:
         """The answer to `/ipfs/<rest>?<query>`. Raises Problem: 400, 404, 406, and what the oracle raises."""
@@ -162,20 +173,25 @@ class GatewayHandler:
     ) -> web.StreamResponse:
         root = allowed.place.cid
         sections = await self._sections(root, car)
+        await self._look(sections)
         header = car_header(root)
         length = len(header) + sum(car_section_bytes(section.size) for section in sections)
         headers["Content-Length"] = str(length)
         if request.method == "HEAD":
             return web.Response(headers=headers)
         response = web.StreamResponse(headers=headers)
-        await send_pieces(request, response, self._pieces(allowed, header, sections))
+        await response.prepare(request)
+        for section in sections:
+            await self._section(
+                request, response, allowed, header + car_section_head(section.cid, section.size), section
+            )
+            header = b""
         await response.write_eof()
         return response
 
     async def _sections(self, root: Cid, car: CarAsk) -> list[_Section]:
         """The blocks of a CAR, depth first. Only nodes are read for it. Raises BadScope, Damaged."""
-        data = b"" if is_leaf(root) else await self._read(root)
-        size = (await self._place(root)).size if is_leaf(root) else sum(read_node(data)[1])
+        size = (await self._place(root)).size if is_leaf(root) else sum((await self._node(root)).sizes)
         span = (0, size) if car.span is None else car.span.span(size)
         sections: list[_Section] = []
         seen: set[Cid] = set()
@@ -183,33 +199,51 @@ class GatewayHandler:
         below: list[tuple[Cid, int, int]] = [(root, size, 0)]
         while below:
             cid, size, offset = below.pop()
-            if is_leaf(cid):
-                count = size
-            else:
-                data = await self._read(cid)
-                count = len(data)
+            if not is_leaf(cid):
                 nodes += 1
                 if nodes > _MAX_NODES:
                     raise Damaged(f"{root} has more nodes than a file can have")
                 if car.scope != "block":
-                    below.extend(reversed(list(within(*read_node(data), offset, span))))
+                    node = await self._node(cid)
+                    below.extend(reversed(list(within(node.cids, node.sizes, offset, span))))
             if car.dups or cid not in seen:
-                sections.append(_Section(cid, count))
+                sections.append(_Section(cid, (await self._place(cid)).size))
             seen.add(cid)
         return sections
 
-    async def _pieces(self, allowed: _Allowed, header: bytes, sections: list[_Section]) -> AsyncGenerator[bytes, None]:
-        """The CAR's bytes, each block only if the file is not withdrawn. Raises Withdrawn, Damaged."""
-        for section in sections:
-            data = await self._read(section.cid)
-            if len(data) != section.size:
-                raise Damaged(f"the block {section.cid} has {len(data)} bytes, not {section.size}")
-            await self._still(allowed)
-            yield header + car_section(section.cid, data)
-            header = b""
+    async def _look(self, sections: list[_Section]) -> None:
+        """Raises Damaged when the file is gone, which its nodes, remembered here, do not tell; later there is no 404 any more."""
+        leaf = next((section.cid for section in sections if is_leaf(section.cid)), None)
+        file = None if leaf is None else await self._store.open_leaf(await self._place(leaf))
+        if file is not None:
+            file.close()
 
-    async def _read(self, cid: Cid) -> bytes:
-        return await self._store.read_block(await self._place(cid))
+    async def _section(
+        self, request: web.BaseRequest, response: web.StreamResponse, allowed: _Allowed, head: bytes, section: _Section
+    ) -> None:
+        """`head` and the block, only if the file is not withdrawn. Raises Withdrawn, Damaged."""
+        place = await self._place(section.cid)
+        file = await self._store.open_leaf(place) if place.size > _INLINE_BYTES else None
+        if file is not None and place.offset is not None and place.size == section.size:
+            with file:
+                await self._still(allowed)
+                async with asyncio.timeout(PROGRESS_SECONDS):
+                    await response.write(head)
+                    await send_span(request, response, file, (place.offset, place.offset + place.size), _once)
+            return
+        data = await self._store.read_block(place) if is_leaf(section.cid) else (await self._node(section.cid)).data
+        if len(data) != section.size:
+            raise Damaged(f"the block {section.cid} has {len(data)} bytes, not {section.size}")
+        await self._still(allowed)
+        async with asyncio.timeout(PROGRESS_SECONDS):
+            await response.write(head + data)
+
+    async def _node(self, cid: Cid) -> _Node:
+        known = self._nodes.get(cid)
+        if known is None:
+            data = await self._store.read_block(await self._place(cid))
+            known = self._nodes[cid] = _Node(data, *await asyncio.to_thread(read_node, data))
+        return known
 
     async def _place(self, cid: Cid) -> BlockPlace:
         places = await self._store.places_of(cid)

@@ -103,12 +103,23 @@ async def send_file(
     `still` is asked between pieces: what it raises leaves the answer short of its Content-Length.
     """
     await response.prepare(request)
+    await send_span(request, response, file, span, still)
+    await response.write_eof()
+
+
+async def send_span(
+    request: web.BaseRequest,
+    response: web.StreamResponse,
+    file: BinaryIO,
+    span: tuple[int, int],
+    still: Callable[[], Awaitable[None]],
+) -> None:
+    """The same into an answer that is under way, which may go on after it."""
     start, stop = span
     if isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
         await _by_sendfile(request, file, start, stop, still)
     else:  # uvloop has no sendfile
         await send_pieces(request, response, _copied(file, start, stop, still))
-    await response.write_eof()
 
 
 async def send_pieces(

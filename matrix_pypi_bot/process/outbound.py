@@ -31,6 +31,9 @@ KEEPALIVE_SECONDS: Final = 15.0
 """How long an idle connection is kept, but never longer than half the read timeout: aiohttp 3.14 leaves the clock of that running
 on a connection whose last body was read slower than it came, and when it runs out the next request on it fails at once."""
 
+AHEAD_BYTES: Final = 65_536
+"""Twice as much of a body is read before anybody asks for it."""
+
 _CREDENTIALS: Final = re.compile(r"(?<=//)[^/?#]*@")
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -145,8 +148,11 @@ class Outbound:
         opened: Collection[Origin] = (),
         total_seconds: float | None = None,
         max_redirects: int = MAX_REDIRECTS,
+        ahead_bytes: int = AHEAD_BYTES,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The response to `url`, redirects followed, its body undecoded (`Content-Encoding` is the caller's to undo, under a cap).
+
+        Twice `ahead_bytes` of the body may wait in memory; then the connection is read no further until somebody takes them.
 
         `opened` adds origins to those of the constructor for this request. Raises ForbiddenAddress before anything is sent to an
         address that may not be asked, Unreachable for every network failure, also while the body is read inside the block.
@@ -154,7 +160,9 @@ class Outbound:
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(total_seconds):
-                    response = await self._ask(stack, method, url, headers or {}, frozenset(opened), max_redirects)
+                    response = await self._ask(
+                        stack, method, url, headers or {}, frozenset(opened), max_redirects, ahead_bytes
+                    )
                     yield response
             except (TimeoutError, aiohttp.ClientError) as error:
                 raise Unreachable(f"{_where(url)}: {_cause(error)}") from error
@@ -167,10 +175,11 @@ class Outbound:
         headers: Mapping[str, str],
         opened: frozenset[Origin],
         redirects: int,
+        ahead_bytes: int,
     ) -> aiohttp.ClientResponse:
         """The response's head. OSErrors are only translated here: inside the caller's block one may be about his own disk."""
         try:
-            return await self._follow(stack, method, url, headers, self._opened | opened, redirects)
+            return await self._follow(stack, method, url, headers, self._opened | opened, redirects, ahead_bytes)
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, _NotPublicError):
                 raise ForbiddenAddress(f"{_where(url)} is not a public address") from error
@@ -188,13 +197,19 @@ class Outbound:
         headers: Mapping[str, str],
         opened: frozenset[Origin],
         hops_left: int,
+        ahead_bytes: int,
     ) -> aiohttp.ClientResponse:
         """Asks, hop by hop, each address vetted before its request is made."""
         here = _parse(url)
         while True:
             private = self._vet(here, opened)
             response = await self._session(private).request(
-                method, here, headers=dict(headers), allow_redirects=False, proxy=self._proxy
+                method,
+                here,
+                headers=dict(headers),
+                allow_redirects=False,
+                proxy=self._proxy,
+                read_bufsize=ahead_bytes,
             )
             if response.status not in _REDIRECTS or "Location" not in response.headers:
                 stack.callback(response.close)

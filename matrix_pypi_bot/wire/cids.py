@@ -11,6 +11,7 @@ import base64
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, NewType
 
 from matrix_pypi_bot.wire.digests import Sha256
@@ -86,8 +87,12 @@ def parse_cid(text: str) -> Cid:
     return Cid(text)
 
 
+@lru_cache(maxsize=4_096)
 def split_cid(text: str) -> CidParts:
-    """The codec and digest that a CIDv1 names. Raises InvalidCid."""
+    """The codec and digest that a CIDv1 names. Raises InvalidCid.
+
+    Remembered: on its way a block's CID is read four times, and a client asks for a file's leaves one after the other.
+    """
     if len(text) == _CID_CHARACTERS and text[0] == "b" and _BASE32.issuperset(text[1:]):
         data = base64.b32decode(text[1:].upper() + "======")
         codec = _CODECS.get(data[:4])

@@ -66,7 +66,9 @@ class FileStore(Files):
     async def keep(self, held: Held, graph: Graph) -> None:
         """As `Files.keep`; the blocks have one place more from now on."""
         await super().keep(held, graph)
-        for cid in (*(node.cid for node in graph.nodes), *(leaf for leaf, _, _ in graph.leaves())):
+        # Beside the loop: the CIDs of a GiB's leaves take 14 ms to spell.
+        leaves = await in_thread(self._threads, lambda: [cid for cid, _, _ in graph.leaves()])
+        for cid in (*(node.cid for node in graph.nodes), *leaves):
             self._places.pop(cid, None)
 
     async def read_block(self, place: BlockPlace) -> bytes:

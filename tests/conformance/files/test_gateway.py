@@ -12,6 +12,7 @@ import pytest
 from index_frontend.dag.blocks import LEAF_BYTES, PROBE_CID
 from index_frontend.dag.car import CarReader, car_header
 from index_frontend.handlers.ipfs import CARS_OF_THEM
+from index_frontend.storage.filestore import open_filestore
 from matrix_pypi_bot.wire.cids import Block, Cid, CidBuilder, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
 from matrix_pypi_bot.wire.messages import Decision
@@ -132,6 +133,28 @@ def test_a_part_of_a_file_comes_with_the_blocks_it_needs_and_no_others(
     held: FileSide, query: str, leaves: list[Cid]
 ) -> None:
     assert car(held.ipfs(f"{BIG_CID}?format=car&{query}").body) == [BIG_CID, *leaves]
+
+
+def test_a_file_is_put_together_from_the_cars_of_its_parts(held: FileSide) -> None:
+    found: dict[Cid, bytes] = {}
+    for start in range(0, BIG.size, LEAF_BYTES):
+        reply = held.ipfs(f"{BIG_CID}?format=car&dag-scope=entity&entity-bytes={start}:{start + LEAF_BYTES - 1}")
+        assert reply.headers["content-length"] == str(len(reply.body))
+        found.update(CarReader(max_bytes=64 << 20).feed(reply.body))
+    assert found.pop(BIG_CID) == BIG_NODE
+    assert b"".join(found[cid] for cid in BIG_LEAVES) == BIG.content
+
+
+def test_no_part_of_a_file_that_is_gone_is_given_whatever_was_given_before(held: FileSide) -> None:
+    part = f"{BIG_CID}?format=car&entity-bytes=0:0"
+    assert held.ipfs(part).status == 200
+
+    async def gone() -> None:
+        async with open_filestore(held.folder) as store:
+            assert await store.evict(Sha256(BIG.sha256))
+
+    held.run(gone())
+    assert held.ipfs(part).status == 404
 
 
 def test_a_car_of_a_single_leaf_is_that_leaf(held: FileSide) -> None:

@@ -20,7 +20,7 @@ from index_frontend.storage.api import (
 )
 from index_frontend.storage.gateway import GatewayBackend
 from index_frontend.storage.verified import Verified, opened
-from matrix_pypi_bot.wire.cids import Cid, CidBuilder, raw_cid
+from matrix_pypi_bot.wire.cids import Block, Cid, CidBuilder, raw_cid
 from matrix_pypi_bot.wire.digests import sha256_of
 from tests.conformance.files.expected import SMALL, warm
 from tests.support.dists import wheel
@@ -41,6 +41,36 @@ class Busy(Peer):
             return web.Response(body=data, content_type=RAW)
         self.left -= 1
         return web.Response(status=429, headers={"Retry-After": "999999999"})
+
+
+class Hasty(Peer):
+    """Announces a block, and hangs up before the first byte of it."""
+
+    async def _cut(self, request: web.BaseRequest, data: bytes) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": RAW, "Content-Length": str(len(data))})
+        await response.prepare(request)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+
+class Chunked(Peer):
+    """Sends what is right, without saying how long it is."""
+
+    async def _cut(self, request: web.BaseRequest, data: bytes) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": RAW})
+        await response.prepare(request)
+        await response.write(data)
+        return response
+
+
+def leaves(data: bytes) -> list[Cid]:
+    """The CIDs of its leaves, in order."""
+    blocks: list[Block] = []
+    builder = CidBuilder(on_block=blocks.append)
+    builder.update(data)
+    builder.finish()
+    return [block.cid for block in blocks if block.data is None]
 
 
 def content(data: bytes) -> ContentId:
@@ -94,6 +124,23 @@ async def test_every_bad_answer_has_its_own_meaning(peer: Peer, fault: str, prob
     async with opened(gateway(peer.url)) as backend:
         with pytest.raises(problem):
             await backend.get_block(content(BIG).cid)
+
+
+async def test_who_hangs_up_after_announcing_a_block_is_away_at_once() -> None:
+    with Hasty(BIG) as peer:
+        peer.answers("cut")
+        async with opened(gateway(peer.url)) as backend, asyncio.timeout(10):
+            for cid in leaves(BIG):
+                with pytest.raises(Unavailable):
+                    await backend.get_block(cid)
+
+
+async def test_a_block_comes_whole_whether_its_length_is_announced_or_not() -> None:
+    with Peer(BIG) as peer, Chunked(BIG) as chunked:
+        chunked.answers("cut")
+        async with opened(gateway(peer.url)) as one, opened(gateway(chunked.url)) as other:
+            for cid in (*leaves(BIG), content(BIG).cid):
+                assert await one.get_block(cid) == await other.get_block(cid)
 
 
 @pytest.mark.parametrize("fault", ["html", "429", "403", "redirect"])
