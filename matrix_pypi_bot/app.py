@@ -56,6 +56,7 @@ from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.shown_copies import ShownCopies
 from matrix_pypi_bot.services.signing import Voice
+from matrix_pypi_bot.services.strangers import RoomBudgets
 from matrix_pypi_bot.trust_file import Trust, load_trust
 from matrix_pypi_bot.wire.names import ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
@@ -189,6 +190,12 @@ class Bot:
             peers=[Peer(org.name, org.user) for org in trust.orgs if org.user],
             stands=self._stands,
             on_head=lambda note: self.pull.hear_note(note),
+            budgets=RoomBudgets(
+                clock,
+                own=organisation.name,
+                statements_per_day=settings.log.max_statements_per_day,
+                bytes_per_day=settings.log.max_bytes_per_day,
+            ),
         )
         self.log = LogKeeper(
             store=store,

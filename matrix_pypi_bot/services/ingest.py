@@ -34,7 +34,7 @@ from matrix_pypi_bot.services.homeserver import JsonObject
 from matrix_pypi_bot.services.intake import Intake, ledger_row
 from matrix_pypi_bot.services.own import Own, raise_alarm
 from matrix_pypi_bot.services.reassert import Reasserter
-from matrix_pypi_bot.services.strangers import Strangers
+from matrix_pypi_bot.services.strangers import RoomBudgets, Strangers
 from matrix_pypi_bot.wire.problems import clean_line
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ class Ingest:
         on_heard: Callable[[str, JsonObject], None] = lambda key, event: None,
         on_put_out: Callable[[], None] = lambda: None,
         on_mail: Callable[[], None] = lambda: None,
+        budgets: RoomBudgets | None = None,
         on_head: Callable[[str], None] = lambda note: None,
         bots: frozenset[str] = frozenset(),
     ) -> None:
@@ -97,6 +98,7 @@ class Ingest:
         self._on_put_out = on_put_out
         self._on_mail = on_mail
         self._strangers = Strangers()
+        self._budgets = budgets or RoomBudgets(clock)
         self._on_constitution = on_constitution
         self._on_invited = on_invited
         self._on_head = on_head
@@ -151,6 +153,9 @@ class Ingest:
         news: set[int] = set()
         async with self._store.transaction() as t:
             for finding in findings:
+                if await self._budgets.is_over(t, finding.checked, len(finding.row.raw)):
+                    await t.mail.forget(finding.row.n)  # the log of who says so much brings it, when it is his turn
+                    continue
                 if await self._effect(t, finding):
                     news.add(finding.row.n)
                 await (t.mail.forget if _is_forgotten(finding) else t.mail.read)(finding.row.n)

@@ -26,6 +26,7 @@ from matrix_pypi_bot.services.reassert import Reasserter
 from matrix_pypi_bot.services.reconcile import Reconciler
 from matrix_pypi_bot.services.room_watch import RoomWatch
 from matrix_pypi_bot.services.rooms import GRANT_SECONDS, Rooms
+from matrix_pypi_bot.services.strangers import RoomBudgets
 from matrix_pypi_bot.wire.names import ProjectName
 
 
@@ -86,6 +87,7 @@ class MatrixSide:
         peers: Sequence[Peer] = (),
         stands: Callable[[EnvelopeRow], bool] = lambda row: True,
         on_head: Callable[[str], None] = lambda note: None,
+        budgets: RoomBudgets | None = None,
     ) -> None:
         self._settings = settings
         self._on_trust_room = on_trust_room
@@ -131,6 +133,7 @@ class MatrixSide:
             reasserter=reasserter,
             bot=bot,
             on_mail=self._postman.poke,
+            budgets=budgets,
             on_put_out=self._neighbours.lost,
         )
         self._reconciler = Reconciler(
