@@ -46,7 +46,8 @@ class Strangers:
 class RoomBudgets:
     """A day's budget of statements and bytes for each pinned organisation; logs are read within the same one.
 
-    Beyond it nothing is lost: what a room brought is forgotten, and the organisation's log brings it on another day. `own` is never counted.
+    Beyond it nothing is lost: what a room brought is forgotten, and the organisation's log brings it on another day. `own` is never
+    counted.
     """
 
     def __init__(self, clock: Clock, *, own: str = "", statements_per_day: int = 0, bytes_per_day: int = 0) -> None:

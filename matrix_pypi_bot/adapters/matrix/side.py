@@ -133,7 +133,6 @@ class MatrixSide:
             reasserter=reasserter,
             bot=bot,
             on_mail=self._postman.poke,
-            budgets=budgets,
             on_put_out=self._neighbours.lost,
         )
         self._reconciler = Reconciler(
@@ -159,6 +158,7 @@ class MatrixSide:
             on_put_out=self._neighbours.lost,
             on_mail=self._postman.poke,
             on_head=on_head,
+            budgets=budgets,
         )
         self._link = Link(
             homeserver, bot_mxid=bot, on_up=self._homeserver_is_there, heartbeat_seconds=settings.heartbeat_seconds
