@@ -21,6 +21,7 @@ from matrix_pypi_bot.core.cooldown import Cooldown
 from matrix_pypi_bot.core.events import Checked
 from matrix_pypi_bot.core.evidence import Mode, Terms
 from matrix_pypi_bot.core.instants import Instant
+from matrix_pypi_bot.core.keyring import MAINTAINER_ORG
 from matrix_pypi_bot.core.notes import NoteKey
 from matrix_pypi_bot.core.policy import NameRules
 from matrix_pypi_bot.core.provenance import ProvenancePolicy
@@ -29,11 +30,12 @@ from matrix_pypi_bot.core.statements.keys import Manifest
 from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store, Verifier
 from matrix_pypi_bot.process.lifecycle import Lifecycle
 from matrix_pypi_bot.process.outbound import Outbound
-from matrix_pypi_bot.process.secret_files import read_secret, read_seed
+from matrix_pypi_bot.process.secret_files import put_away_seeds, read_secret, read_seed
 from matrix_pypi_bot.services.announce import Peers, addresses_of, ensure_announcement
 from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.clockwork import Clockwork
+from matrix_pypi_bot.services.commands import Commands
 from matrix_pypi_bot.services.court import Court
 from matrix_pypi_bot.services.docket import Docket
 from matrix_pypi_bot.services.explain import Explainer
@@ -51,13 +53,17 @@ from matrix_pypi_bot.services.provenance import Provenance
 from matrix_pypi_bot.services.pulling import PullParts, pulling
 from matrix_pypi_bot.services.refresh import Refresher, RefreshSettings
 from matrix_pypi_bot.services.refutations import Refutations
+from matrix_pypi_bot.services.relay import Relay
 from matrix_pypi_bot.services.resume import ResumeGuard
 from matrix_pypi_bot.services.revoke import KeyDesk
+from matrix_pypi_bot.services.room_answers import RoomAnswers
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.shown_copies import ShownCopies
 from matrix_pypi_bot.services.signing import Voice
 from matrix_pypi_bot.services.strangers import RoomBudgets
+from matrix_pypi_bot.services.trust_pages import TrustPages
 from matrix_pypi_bot.trust_file import Trust, load_trust
+from matrix_pypi_bot.web import TrustHandlers
 from matrix_pypi_bot.wire.names import ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
@@ -92,7 +98,7 @@ async def run(settings: Settings) -> None:
         await life.enter(
             "public pages",
             listen(
-                PublicApi(bot.log, ShownCopies(store), bot.provenance),
+                PublicApi(bot.log, ShownCopies(store), bot.provenance, bot.trust.routes),
                 socket_path=public.socket_path,
                 host=public.host,
                 port=public.port,
@@ -101,6 +107,7 @@ async def run(settings: Settings) -> None:
         life.on_stop("appservice", bot.matrix.stop, stop_seconds=_MATRIX_STOP_SECONDS)
         await bot.matrix.start()
         life.task("matrix", bot.matrix.run())
+        life.task("commands", bot.commands.run())
         life.task("clockwork", bot.clockwork.run())
         life.task("docket", bot.docket.run())
         life.task("log", bot.log.run())
@@ -196,6 +203,7 @@ class Bot:
                 statements_per_day=settings.log.max_statements_per_day,
                 bytes_per_day=settings.log.max_bytes_per_day,
             ),
+            on_message=lambda room, event: self.commands.hear(room, event),
         )
         self.log = LogKeeper(
             store=store,
@@ -306,8 +314,9 @@ class Bot:
                 guard=self._guard,
                 postman=self.matrix,
                 bot_mxid=self._mxid,
-                on_manifest=self._members.learn_own,
+                on_manifest=self._learn_own,
             ),
+            relay=Relay(store=store, clock=clock, intake=self._intake, postman=self.matrix),
             peers=self.peers,
             projects=self._projects,
             store=store,
@@ -315,6 +324,27 @@ class Bot:
             readiness=self.readiness,
             on_observed=self.docket.hear_observed,
         )
+        pages = TrustPages(
+            explainer=self.services.explainer,
+            projects=self._projects,
+            store=store,
+            clock=clock,
+            log=self.log,
+            org=organisation.name,
+            log_origin=organisation.log_origin,
+            orgs=lambda: [member.org.name for member in self._members.keyring.members],
+            is_public=index.attests,
+        )
+        self.trust = TrustHandlers(pages)
+        answers = RoomAnswers(
+            org=organisation.name,
+            explainer=self.services.explainer,
+            pages=pages,
+            members=self._members,
+            relay=self.services.relay,
+            clock=clock,
+        )
+        self.commands = Commands(answers=answers, store=store, clock=clock, postman=self.matrix, bot=self._mxid)
 
     async def start(self) -> None:
         """What was known before is known again. Raises Problem."""
@@ -367,6 +397,11 @@ class Bot:
         """What keys signed that were not known was passed over: rooms hold it still."""
         self.docket.reconsider(organisations)
         self.matrix.reconcile()
+
+    def _learn_own(self, manifest: Manifest) -> None:
+        """A manifest that an operator changed holds, also for the maintainers to whom it delegates projects."""
+        self._members.learn_own(manifest)
+        self.docket.reconsider(frozenset({MAINTAINER_ORG}))
 
     def _hear_other(self, checked: Checked) -> None:
         self.docket.hear_other(checked)
@@ -444,6 +479,7 @@ def _organisation(settings: Settings) -> Organisation:
         root=SigningKey(read_seed(organisation.root_key_file, hint=_KEY_HINT)),
         mirror=SigningKey(read_seed(organisation.mirror_key_file, hint=_KEY_HINT)),
         log=SigningKey(read_seed(organisation.log_key, hint=_KEY_HINT)),
+        former_roots=tuple(map(SigningKey, put_away_seeds(organisation.root_key_file))),
     )
     if len({made.root.keyid, made.mirror.keyid, made.log.keyid}) < 3:
         raise Problem(

@@ -22,6 +22,7 @@ from index_frontend.handlers.operations import Metrics, Operations
 from index_frontend.handlers.provenance import ProvenanceHandler
 from index_frontend.handlers.public import PublicHandler
 from index_frontend.handlers.root import RootHandler
+from index_frontend.handlers.trust import TrustHandler
 from index_frontend.oracle import BotOracle, HttpBot, PublicPages
 from index_frontend.shelf import Shelf
 from index_frontend.storage.api import Capability
@@ -71,6 +72,7 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
             root=root,
             blocks=GatewayHandler(oracle, store),
             public=PublicHandler(public),
+            trust=TrustHandler(public),
             provenance=ProvenanceHandler(public),
             files=FileHandler(
                 oracle, store, fills, reporter, max_file_bytes=settings.upstream.max_file_bytes, blocks=blocks

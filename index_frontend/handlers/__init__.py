@@ -7,12 +7,14 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from index_frontend.handlers.index import PageHandler
-from index_frontend.handlers.middleware import SERVER, answering, problem_response
+from index_frontend.handlers.middleware import answering, problem_response
 from index_frontend.handlers.operations import Metrics, Operations
+from index_frontend.handlers.redirect import redirect
 from index_frontend.handlers.root import RootHandler
 from matrix_pypi_bot.wire.messages import LOG, PROVENANCE
 from matrix_pypi_bot.wire.names import FilePath, ProjectName, normalise_project, parse_file_path
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
+from matrix_pypi_bot.wire.trust import TRUST
 
 __all__ = ["BlockAnswers", "Dispatcher", "FileAnswers", "PublicAnswers"]
 
@@ -20,9 +22,9 @@ _SIMPLE: Final = "/simple/"
 _PACKAGES: Final = "/packages/"
 _IPFS: Final = "/ipfs/"
 _LOG: Final = f"{LOG}/"
+_TRUST: Final = f"{TRUST}/"
 _PROVENANCE: Final = f"{PROVENANCE}/"
 _OPERATIONS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-_REDIRECT_SECONDS: Final = 600  # pip keeps a permanent redirect for as long as it is told
 
 
 class FileAnswers(Protocol):
@@ -60,6 +62,7 @@ class Dispatcher:
         files: FileAnswers,
         blocks: BlockAnswers,
         public: PublicAnswers,
+        trust: PublicAnswers,
         provenance: PublicAnswers,
         operations: Operations,
         metrics: Metrics,
@@ -70,6 +73,7 @@ class Dispatcher:
         self._files = files
         self._blocks = blocks
         self._public = public
+        self._trust = trust
         self._provenance = provenance
         self._operations = operations
         self._metrics = metrics
@@ -102,12 +106,14 @@ class Dispatcher:
             return await self._blocks.handle(request, path.removeprefix(_IPFS), query)
         if path.startswith(_LOG):
             return await self._public.handle(request, path.removeprefix(_LOG), query)
+        if path.startswith(_TRUST):
+            return await self._trust.handle(request, path.removeprefix(_TRUST), query)
         if path.startswith(_PROVENANCE):
             return await self._provenance.handle(request, path.removeprefix(_PROVENANCE), query)
         if path in _OPERATIONS:
             return await self._operations.handle(request, path[1:])
-        if path == "/simple":
-            return _redirect("simple/", query)
+        if path in ("/simple", TRUST):
+            return redirect(f"{path[1:]}/", query)
         raise _nothing_here()
 
     async def _simple(self, request: web.BaseRequest, rest: str, query: str) -> web.StreamResponse:
@@ -119,9 +125,9 @@ class Dispatcher:
             raise _nothing_here()
         project: ProjectName = normalise_project(spelled)
         if not rest.endswith("/"):
-            return _redirect(f"{project}/", query)
+            return redirect(f"{project}/", query)
         if project != spelled:
-            return _redirect(f"../{project}/", query)
+            return redirect(f"../{project}/", query)
         return await self._pages.handle(request, project, query)
 
     def _check_host(self, request: web.BaseRequest) -> None:
@@ -133,17 +139,6 @@ class Dispatcher:
             raise Problem("matrix-pypi: a request has exactly one Host", code=ProblemCode.BAD_REQUEST)
         if self._allowed_hosts and _without_port(hosts[0] if hosts else "") not in self._allowed_hosts:
             raise Problem("matrix-pypi: no index is served under this host name", code=ProblemCode.MISDIRECTED)
-
-
-def _redirect(target: str, query: str) -> web.Response:
-    """To a relative address, so that it holds behind any prefix; 308, because the spelling will not change."""
-    headers = {
-        "Location": f"{target}?{query}" if query else target,
-        "Cache-Control": f"public, max-age={_REDIRECT_SECONDS}",
-        "Content-Length": "0",
-        "Server": SERVER,
-    }
-    return web.Response(status=308, headers=headers)
 
 
 def _read_only(method: str) -> web.Response:
@@ -178,6 +173,8 @@ def _label(raw_path: str) -> str:
         return "ipfs"
     if raw_path.startswith(_LOG):
         return "log"
+    if raw_path.startswith(_TRUST):
+        return "trust"
     if raw_path.startswith(_PROVENANCE):
         return "provenance"
     return "operations" if raw_path in _OPERATIONS else "other"

@@ -19,7 +19,7 @@ MAX_CONNECTIONS: Final = 8
 _REFUSALS: Final = {
     code.status: code for code in (ProblemCode.BAD_REQUEST, ProblemCode.NOT_FOUND, ProblemCode.TOO_MANY)
 }
-_PASSED_ON: Final = ("ETag", "Cache-Control")
+_PASSED_ON: Final = ("ETag", "Cache-Control", "Vary", "Content-Security-Policy", "Referrer-Policy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,11 @@ class PublicPages:
         """Close all connections; idempotent."""
         await self._session.close()
 
-    async def get(self, path: str, *, if_none_match: str | None) -> PublicPage:
+    async def get(self, path: str, *, if_none_match: str | None, accept: str = "*/*") -> PublicPage:
         """The page at `path`, query included. Raises BotAway, and Problem for what the bot refuses."""
-        headers = {"If-None-Match": if_none_match} if if_none_match is not None else {}
+        headers = {"Accept": accept}
+        if if_none_match is not None:
+            headers["If-None-Match"] = if_none_match
         url = URL(self._base + path, encoded=True)
         try:
             async with self._session.get(url, headers=headers, allow_redirects=False) as answer:

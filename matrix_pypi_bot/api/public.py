@@ -1,4 +1,4 @@
-"""The pages for everybody: this organisation's transparency log, its copies of others', and the provenance that it verified.
+"""The pages for everybody: this organisation's transparency log, its copies of others', verified provenance, and the trust pages.
 
 No token is known here, and no internal route leads here.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
 
 from aiohttp import web
 
-from matrix_pypi_bot.api.errors import answering
+from matrix_pypi_bot.api.errors import Handler, answering
 from matrix_pypi_bot.services.log import MAX_ENTRIES, LogKeeper
 from matrix_pypi_bot.services.provenance import Provenance
 from matrix_pypi_bot.services.shown_copies import ShownCopies
@@ -22,34 +22,43 @@ from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 MAX_READERS: Final = 2  # at once: the database has more to do than to answer strangers
 MAX_WAITING: Final = 64
+_CHECKPOINT: Final = f"{LOG}/checkpoint"
 _MAX_DIGITS: Final = 18
 _ORG: Final = "{org:[a-z0-9][a-z0-9.-]{0,62}}"
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 _ASK_AGAIN: Final = "no-cache"
 
-T = TypeVar("T")
-
 
 class PublicApi:
-    """The application. `provenance` None: none is verified here, so there is none to show."""
+    """The application; `more` are the routes of other public pages. All but the checkpoint take turns at the database.
+
+    `provenance` None: none is verified here, so there is none to show.
+    """
 
     name = "listener of the public pages"
     setting = "public.listen"
 
-    def __init__(self, log: LogKeeper, copies: ShownCopies, provenance: Provenance | None = None) -> None:
+    def __init__(
+        self,
+        log: LogKeeper,
+        copies: ShownCopies,
+        provenance: Provenance | None = None,
+        more: Iterable[web.RouteDef] = (),
+    ) -> None:
         self._log = log
         self._copies = copies
         self._provenance = provenance
         self._turns = asyncio.Semaphore(MAX_READERS)
         self._waiting = 0
-        self.app = web.Application(middlewares=[answering], client_max_size=0)
+        self.app = web.Application(middlewares=[answering, self._in_turn], client_max_size=0)
         self.app.add_routes(
             [
-                web.get(f"{LOG}/checkpoint", self._checkpoint),
+                web.get(_CHECKPOINT, self._checkpoint),
                 web.get(f"{LOG}/entries", self._entries),
                 web.get(f"{LOG}/copies/{_ORG}/checkpoint", self._copied_checkpoint),
                 web.get(f"{LOG}/copies/{_ORG}/entries", self._copied_entries),
                 web.get(f"{PROVENANCE}/{{project}}/{{file}}", self._document),
+                *more,
             ]
         )
 
@@ -70,7 +79,7 @@ class PublicApi:
     async def _copied_checkpoint(self, request: web.Request) -> web.Response:
         """The newest head of another organisation that was verified here, with our cosignature."""
         org = request.match_info["org"]
-        note = await self._in_turn(lambda: self._copies.note(org))
+        note = await self._copies.note(org)
         if note is None:
             raise Problem("there is no copy of such a log here", code=ProblemCode.NOT_FOUND)
         return _answer(request, note.encode(), "text/plain", _ASK_AGAIN)
@@ -89,7 +98,7 @@ class PublicApi:
             raise Problem(
                 "the range ends before it begins: `from` is inclusive, `to` is not", code=ProblemCode.BAD_REQUEST
             )
-        entries = await self._in_turn(lambda: read(start, end))
+        entries = await read(start, end)
         # What is complete can never be another: leaves stay what they are, and where they are.
         whole = start + len(entries) == min(end, start + MAX_ENTRIES)
         body = b"".join(entry + b"\n" for entry in entries)
@@ -98,19 +107,22 @@ class PublicApi:
     async def _document(self, request: web.Request) -> web.Response:
         """Our copy of a file's provenance (PEP 740), as it was when it was verified."""
         project, file = parse_project(request.match_info["project"]), parse_file_name(request.match_info["file"])
-        provenance = self._provenance
-        raw = None if provenance is None else await self._in_turn(lambda: provenance.document(project, file))
+        raw = None if self._provenance is None else await self._provenance.document(project, file)
         if raw is None:
             raise Problem(f"no provenance of {file} was verified here", code=ProblemCode.NOT_FOUND)
         return _answer(request, raw, PROVENANCE_TYPE, _ASK_AGAIN)
 
-    async def _in_turn(self, read: Callable[[], Awaitable[T]]) -> T:
+    @web.middleware
+    async def _in_turn(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What `handler` answers, when it is this request's turn."""
+        if request.path == _CHECKPOINT:
+            return await handler(request)
         if self._waiting >= MAX_WAITING:
-            raise Problem("too many ask for public pages at once", code=ProblemCode.TOO_MANY)
+            raise Problem("too many ask for these pages at once", code=ProblemCode.TOO_MANY)
         self._waiting += 1
         try:
             async with self._turns:
-                return await read()
+                return await handler(request)
         finally:
             self._waiting -= 1
 

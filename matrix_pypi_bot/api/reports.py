@@ -9,7 +9,7 @@ from aiohttp import web
 
 from matrix_pypi_bot.api.services import Services
 from matrix_pypi_bot.services.observe import observe
-from matrix_pypi_bot.wire.messages import KeyRevocation, Observed, Override, Stored, decode_as, encode
+from matrix_pypi_bot.wire.messages import KeyDelegation, KeyRevocation, Observed, Override, Stored, decode_as, encode
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 BODY_SECONDS: Final = 10.0
@@ -42,6 +42,16 @@ class ReportHandlers:
     async def revocation(self, request: web.Request) -> web.Response:
         """The end of a key, in force when answered."""
         told = await self._services.keys.revoke(await _read(request, KeyRevocation))
+        return web.Response(body=encode(told), content_type="application/json")
+
+    async def delegation(self, request: web.Request) -> web.Response:
+        """A maintainer's key, in force or ended when answered."""
+        told = await self._services.keys.delegate(await _read(request, KeyDelegation))
+        return web.Response(body=encode(told), content_type="application/json")
+
+    async def statement(self, request: web.Request) -> web.Response:
+        """A maintainer's statement, kept and on its way to its room when answered."""
+        told = await self._services.relay.take(await _read(request, dict))
         return web.Response(body=encode(told), content_type="application/json")
 
 

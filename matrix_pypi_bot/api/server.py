@@ -25,7 +25,9 @@ from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 MAX_BODY_BYTES: Final = 64 << 10  # a report is some hundred bytes
 STOP_SECONDS: Final = 1.0
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
-_OPERATORS_ONLY: Final = frozenset({f"{API}/overrides", f"{API}/keys/revocations"})
+_OPERATORS_ONLY: Final = frozenset(
+    f"{API}/{one}" for one in ("overrides", "keys/revocations", "keys/delegations", "statements")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Api:
                 web.post(f"{API}/overrides", reports.override),
                 web.get(f"{API}/keys", pages.keys),
                 web.post(f"{API}/keys/revocations", reports.revocation),
+                web.post(f"{API}/keys/delegations", reports.delegation),
+                web.post(f"{API}/statements", reports.statement),
             ]
         )
 

@@ -12,6 +12,7 @@ from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.explain import Explainer
 from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.relay import Relay
 from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.wire.messages import Observed
 
@@ -26,6 +27,7 @@ class Services:
     overrides: Overrides
     explainer: Explainer
     keys: KeyDesk
+    relay: Relay
     peers: Peers
     projects: Projects
     store: Store

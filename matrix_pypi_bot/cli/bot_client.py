@@ -58,34 +58,43 @@ class BotClient:
 
 def find_bot(config: Path | None, home: Path | None, *, operator: bool = False) -> BotClient:
     """The bot of `config`, else of the local stack in `home`, else of the default local stack; with the operator's token or not."""
-    settings = _settings(config, home)
+    settings = find_settings(config, home)
     file = settings.api.operator_token_file if operator else settings.api.token_file
     return BotClient(settings.api.listen, read_secret(file, hint="the bot makes it when it starts"))
 
 
-def _settings(config: Path | None, home: Path | None) -> Settings:
+def find_settings(config: Path | None, home: Path | None) -> Settings:
+    """The settings in `config`, else those of the local stack's first bot."""
     return load(config or config_in_stack(home))
 
 
 def config_in_stack(home: Path | None, org: str | None = None) -> Path:
     """The configuration of the bot of `org` in the running local stack; None: of the first. Raises a Problem when there is none."""
+    files = {str(told.get("name")): Path(str(told["config_file"])) for told in read_stack(home)}
+    if org is None:
+        return next(iter(files.values()))
+    if org not in files:
+        raise NeededIsMissing(f"the local stack has no {clean_line(org, 60)}", hint=f"it has {', '.join(files)}")
+    return files[org]
+
+
+def read_stack(home: Path | None) -> list[dict[str, object]]:
+    """The organisations of the local stack that runs in `home` (default: that of plain `up`), one at least, as stack.json tells them.
+
+    Raises NeededIsMissing when none runs, ConfigurationProblem when that cannot be read.
+    """
     stack = Home(home or default_home())
     try:
         orgs = json.loads(stack.stack_file.read_bytes())["orgs"]
-        if org is None:
-            return Path(orgs[0]["config_file"])
-        files = {told["name"]: Path(told["config_file"]) for told in orgs}
+        if [str(org["config_file"]) for org in orgs]:
+            return list(orgs)
     except FileNotFoundError as error:
         raise NeededIsMissing(
             f"no local stack is running in {stack.folder}", hint="start one with matrix-pypi up, or name a bot with -c"
         ) from error
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ConfigurationProblem(f"cannot read {stack.stack_file}", hint="restart matrix-pypi up") from error
-    if org not in files:
-        raise NeededIsMissing(
-            f"the stack in {stack.folder} has no {clean_line(org, 60)}", hint=f"it has {', '.join(files)}"
-        )
-    return files[org]
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    raise ConfigurationProblem(f"cannot read {stack.stack_file}", hint="restart matrix-pypi up")
 
 
 class _Connection(http.client.HTTPConnection):

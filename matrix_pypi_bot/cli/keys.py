@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from matrix_pypi_bot.cli.options import bot_options
-from matrix_pypi_bot.wire.problems import clean_line
-
-if TYPE_CHECKING:
-    from matrix_pypi_bot.wire.messages import KeysTold
+from matrix_pypi_bot.cli.manifest import delegate, revoke, show_manifest, undelegate
 
 _config = click.option(
     "-c",
@@ -31,7 +26,7 @@ _folder = click.option(
 
 @click.group()
 def command() -> None:
-    """Make, show, replace and end the organisation's keys."""
+    """Make, show, replace and end the organisation's keys, and those of maintainers."""
 
 
 @command.command("new-org")
@@ -51,38 +46,60 @@ def new_org(config: Path | None, folder: Path | None) -> None:
         _show(name, file)
 
 
+@command.command("new-maintainer")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--project", default="PROJECT", show_default=True, metavar="NAME", help="The project that it speaks for.")
+def new_maintainer(file: Path, project: str) -> None:
+    """Make the key with which a maintainer attests his own builds, in FILE. One that exists is kept as it is.
+
+    Give the lines that it prints to those who run mirrors: for their trust.yaml, or for `keys delegate`. Then `matrix-pypi attest`
+    signs what you built.
+    """
+    from matrix_pypi_bot.process.secret_files import create_secret, new_seed
+
+    made = create_secret(file, new_seed())
+    click.echo(f"{'made' if made else 'kept'} {file}")
+    _show("maintainer", file)
+    _, public = _public(file)
+    click.echo("For the trust.yaml of others:")
+    click.echo(f'maintainers:\n  {project}:\n    keys: ["ed25519:{public}"]')
+
+
 @command.command("show")
 @_config
 @_folder
 def show(config: Path | None, folder: Path | None) -> None:
     """Show the public halves of the keys. Never the secret ones.
 
-    With -c FILE and a bot that runs also the keys that the organisation's manifest lists, former and revoked ones too.
+    With -c FILE also what others put into their trust.yaml to pin this organisation, and, if the bot runs, the keys that the
+    organisation's manifest lists, former and revoked ones too.
     """
     for name, file in _files(config, folder):
         click.echo(file)
         _show(name, file)
     if config is not None:
-        _show_manifest(config)
+        show_manifest(config)
+        _show_pin(config)
 
 
 @command.command("rotate")
-@click.argument("which", type=click.Choice(["mirror", "log"]))
+@click.argument("which", type=click.Choice(["mirror", "log", "root"]))
 @_config
 @_folder
 def rotate(which: str, config: Path | None, folder: Path | None) -> None:
-    """Put a new mirror key or log key in place of the one in use. The old file is kept beside it, under its key id.
+    """Put a new key in place of the one in use. The old file is kept beside it, under its key id.
 
     Restart the bot then: its next manifest names the new key. What the old mirror key signed stays good until the key is revoked.
-    With another log key a new log begins.
+    With another log key a new log begins. A manifest that names another root is signed by the old root and by the new one, so the
+    bot reads the old file once more; those who pinned the old root follow by themselves, new ones pin the new root.
     """
     import os
 
-    from matrix_pypi_bot.process.secret_files import SecretProblem, new_seed, write_private
+    from matrix_pypi_bot.process.secret_files import SecretProblem, new_seed, put_away_name, write_private
 
     file = dict(_files(config, folder))[which]
     keyid, _ = _public(file)
-    kept = file.with_name(f"{file.name}.{keyid[:16]}")
+    kept = put_away_name(file, keyid)
     if kept.exists():
         raise click.UsageError(f"{kept} is there already: the key in use was put away before; nothing is changed")
     try:
@@ -94,37 +111,15 @@ def rotate(which: str, config: Path | None, folder: Path | None) -> None:
     click.echo(f"kept {kept}")
     click.echo(f"made {file}")
     _show(which, file)
+    if which == "root":
+        click.echo(
+            "Now restart the bot. When `matrix-pypi keys show` tells a manifest by the new root, back that up, and take"
+        )
+        click.echo(f"  {kept}")
+        click.echo("off this machine: to those who have not heard of the new root yet it still speaks for you.")
+        return
     click.echo("Now restart the bot. If somebody else may have the old key, then:")
     click.echo(f"  matrix-pypi keys revoke {keyid} --reason TEXT --compromised-since YYYY-MM-DDThh:mm:ssZ")
-
-
-@command.command("revoke")
-@click.argument("key", metavar="KEY")
-@click.option("--reason", required=True, metavar="TEXT", help="Why, for the public manifest. At most 500 characters.")
-@click.option(
-    "--compromised-since",
-    metavar="TIME",
-    help="From when on somebody else may have signed, e.g. 2026-11-22T13:00:00Z. Without it the key ends now, by routine.",
-)
-@bot_options
-def revoke(
-    key: str, reason: str, compromised_since: str | None, config: Path | None, home: Path | None, *, as_json: bool
-) -> None:
-    """End a key that signs no more: KEY is its id or public key, as `keys show` tells it.
-
-    The bot signs a manifest that says so. What others received from the key before the time given stays good; nothing else does.
-    """
-    import msgspec
-
-    from matrix_pypi_bot.cli.bot_client import find_bot
-    from matrix_pypi_bot.wire.messages import API, KeyRevocation, KeysTold, decode_as, encode
-
-    revocation = KeyRevocation(key=key, reason=reason, compromised_since=compromised_since)
-    data = find_bot(config, home, operator=True).ask("POST", f"{API}/keys/revocations", encode(revocation))
-    if as_json:
-        click.echo(msgspec.json.format(data, indent=2).decode())
-    else:
-        _show_keys(decode_as(KeysTold, data))
 
 
 def _files(config: Path | None, folder: Path | None) -> Iterator[tuple[str, Path]]:
@@ -150,6 +145,20 @@ def _show(name: str, file: Path) -> None:
     click.echo(f"  {name} key id      {keyid}")
 
 
+def _show_pin(config: Path) -> None:
+    """The lines of a trust.yaml that pin this organisation."""
+    from matrix_pypi_bot.config import load
+
+    settings = load(config)
+    _, public = _public(settings.organisation.root_key_file)
+    click.echo("For the trust.yaml of others:")
+    lines = [f'root: ["ed25519:{public}"]', f'user: "{settings.bot_mxid}"']
+    announced = settings.announce
+    lines += [f"log: {announced.log}"] if announced.log is not None else []
+    lines += [f"gateway: {announced.gateway}"] if announced.gateway is not None else []
+    click.echo("\n".join(("orgs:", f"  {settings.organisation.name}:", *(f"    {line}" for line in lines))))
+
+
 def _public(file: Path) -> tuple[str, str]:
     """Key id and public key, in hex, of the seed in `file`."""
     from matrix_pypi_bot.core.signers import SigningKey
@@ -159,24 +168,5 @@ def _public(file: Path) -> tuple[str, str]:
     return key.keyid, key.public.hex()
 
 
-def _show_manifest(config: Path) -> None:
-    """What the bot's manifest lists, when the bot runs and has one."""
-    from matrix_pypi_bot.cli.bot_client import find_bot
-    from matrix_pypi_bot.wire.messages import API, KeysTold, decode_as
-    from matrix_pypi_bot.wire.problems import Problem
-
-    try:
-        told = decode_as(KeysTold, find_bot(config, None).ask("GET", f"{API}/keys"))
-    except Problem as problem:
-        click.echo(f"the manifest is not shown: {problem.detail}")
-        return
-    _show_keys(told)
-
-
-def _show_keys(told: KeysTold) -> None:
-    click.echo(f"manifest {told.version} of {told.org}, valid until {told.expires}")
-    for key in told.keys:
-        click.echo(f"  {key.keyid}  {', '.join(key.roles)}, since {key.added}")
-        if key.revoked is not None:
-            since = f", compromised since {key.compromised_since}" if key.compromised_since is not None else ""
-            click.echo(f"    revoked {key.revoked}{since}: {clean_line(key.reason or '')}")
+for _one in (revoke, delegate, undelegate):
+    command.add_command(_one)

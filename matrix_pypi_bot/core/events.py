@@ -145,7 +145,11 @@ def _kind_and_content(event: object) -> tuple[type[Predicate], Mapping[str, obje
 
 
 def _check_manifest(envelope: Envelope, keys: Keys) -> Checked:
-    """A manifest: by at least one known root; new roots that it lists itself may sign beside it. Thresholds: `keyring`."""
+    """A manifest: by at least one known root; new roots that it lists itself may sign beside it. Thresholds: `keyring`.
+
+    A signature by any other key is not looked at and counts for nothing: who pins a root after it changed does not know the one
+    before, which had to sign the change.
+    """
     known = [signature for signature in envelope.signatures if signature.keyid in keys]
     if not known:
         raise Rejected(Code.KEY_UNKNOWN, "no pinned root signed this manifest")
@@ -158,7 +162,7 @@ def _check_manifest(envelope: Envelope, keys: Keys) -> Checked:
         key = manifest_root(manifest.org, root.key)
         listed[key.keyid] = key
     for signature in envelope.signatures:
-        if signature.keyid not in keys:
+        if signature.keyid not in keys and signature.keyid in listed:
             verify_signature(signature, envelope.payload, listed)
     manifest.check_names(statement.subjects)
     if any(signer.org != manifest.org for signer in signers):

@@ -150,7 +150,8 @@ def signed_when_compromised(envelope: object, manifest: object, keyring: Keyring
         keyid_of(bytes.fromhex(root.key)) for root in (member.manifest.roots if member.manifest else ())
     }
     threshold = member.manifest.threshold if member.manifest else member.org.threshold
-    if len({signature.keyid for signature in revoking.envelope.signatures} & roots) < threshold:
+    verified = {signature.keyid for signature in revoking.envelope.signatures if signature.keyid in keyring.keys}
+    if len(verified & roots) < threshold:
         return Verdict.DISMISSED
     since = next(
         (k.revoked.compromised_since for k in listed.keys if k.revoked and bytes.fromhex(k.key) == key.public), None

@@ -43,6 +43,10 @@ class Ledger(Protocol):
         """Everything that anybody's statements claim of the project's files, oldest first."""
         ...
 
+    async def claims_on(self, project: ProjectName, file: FileName) -> list[Claim]:
+        """The same on one file, and whatever takes back a whole version."""
+        ...
+
     async def projects_of(self, org: str, after: str, limit: int) -> list[ProjectName]:
         """Projects of which the organisation claims something, sorted, after `after`."""
         ...
@@ -75,6 +79,10 @@ class Ledger(Protocol):
 
     async def attestations_of(self, project: ProjectName, file: FileName, sha256: Sha256) -> list[EnvelopeRow]:
         """The attestations kept of this digest of the file, oldest first, the first few of them."""
+        ...
+
+    async def last_refutations(self, project: ProjectName, limit: int) -> list[EnvelopeRow]:
+        """The same, but only the last few of them, newest first."""
         ...
 
     async def manifests(self, org: str) -> list[EnvelopeRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import secrets
@@ -50,6 +51,19 @@ def read_seed(path: Path, *, hint: str = "") -> bytes:
     if not re.fullmatch(r"[0-9a-f]{64}", text):
         raise SecretProblem(f"the key file {path} does not hold 64 lower-case hexadecimal digits", hint=hint)
     return bytes.fromhex(text)
+
+
+def put_away_seeds(path: Path) -> list[bytes]:
+    """The seeds of former keys that lie beside the key file `path`, each as `<its name>.<16 hex digits>`. Raises SecretProblem."""
+    with contextlib.suppress(OSError):
+        beside = sorted(path.parent.glob(f"{glob.escape(path.name)}.*"))
+        return [read_seed(one) for one in beside if re.fullmatch(r"\.[0-9a-f]{16}", one.suffix)]
+    return []
+
+
+def put_away_name(path: Path, keyid: str) -> Path:
+    """Where the former key of that id lies."""
+    return path.with_name(f"{path.name}.{keyid[:16]}")
 
 
 def new_token() -> str:

@@ -8,13 +8,14 @@ from typing import Final
 from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.core.evidence import Doubt
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.ports import PROJECT_ROOM, Clock, EnvelopeRow, Store
+from matrix_pypi_bot.ports import PROJECT_ROOM, Clock, EnvelopeRow, Store, Transaction
 from matrix_pypi_bot.services.known import Known
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.wire.messages import Evidence, Explanation, FileDecision
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
+_MANY: Final = 100  # attestations of one file, as far as anybody looks
 _WAYS: Final = {"own": "signed here", "room": "seen in a room", "log": "read in a log"}
 
 
@@ -29,7 +30,7 @@ class Explainer:
     async def explain(self, project: ProjectName, file: FileName | None = None) -> Explanation:
         """The decision and the evidence of `file`, or of every file of the project. Raises Problem (NOT_FOUND), StoreAway."""
         known = await self._projects.load(project)
-        decisions = self._decisions(known, file)
+        decisions = self.decisions(known, file)
         if not decisions and (refused := self._projects.rulebook.refused_project(known)) is not None:
             return self._as_a_whole(known, refused)
         if known.is_blank or (file is not None and not decisions):
@@ -39,7 +40,7 @@ class Explainer:
                 code=ProblemCode.NOT_FOUND,
             )
         async with self._store.transaction() as tables:
-            statements = await tables.ledger.attestations(project)
+            statements = await _attestations(tables, project, file)
             leaves = await tables.log.places([row.id for row in statements if row.file in decisions])
             room = await tables.mail.room(f"{PROJECT_ROOM}{project}")
             sights = await tables.ledger.sights(project)
@@ -70,7 +71,7 @@ class Explainer:
             evidence={known.project: (evidence,)},
         )
 
-    def _decisions(self, known: Known, file: FileName | None) -> dict[str, FileDecision]:
+    def decisions(self, known: Known, file: FileName | None) -> dict[str, FileDecision]:
         """Of every file that is listed now or was accepted here, or of the one."""
         told = known.finished.decisions if known.finished is not None else {}
         names = sorted({*told, *known.lasting()}) if file is None else [file]
@@ -157,6 +158,22 @@ class Explainer:
             yield Evidence(kind="policy", sha256=None, detail=f"cooldown {cooling.detail}")
         if (exemption := rulebook.house.exemption(known, file)) is not None:
             yield Evidence(kind="policy", sha256=None, detail=f"exempt from the cooldown: {exemption.told}")
+
+
+def told_of(explanation: Explanation, file: FileName) -> tuple[FileDecision, tuple[Evidence, ...]]:
+    """The decision on a file and its evidence; where the whole project is refused, those of the project."""
+    name = file if file in explanation.files else explanation.project
+    return explanation.files[name], explanation.evidence[name]
+
+
+async def _attestations(tables: Transaction, project: ProjectName, file: FileName | None) -> Sequence[EnvelopeRow]:
+    """Those of the project; of the file alone without reading the envelopes of all others."""
+    if file is None:
+        return await tables.ledger.attestations(project)
+    claims = await tables.ledger.claims_on(project, file)
+    ids = [claim.statement_id for claim in claims if claim.file == file and claim.kind == "attestation"]
+    rows = [await tables.ledger.envelope(statement_id) for statement_id in ids[-_MANY:]]
+    return [row for row in rows if row is not None]
 
 
 def _place(leaf: int | None) -> str:

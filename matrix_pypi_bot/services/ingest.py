@@ -43,6 +43,7 @@ BATCH_EVENTS: Final = 50  # one commit for so many: each costs a sync of the dis
 STORE_PAUSE_SECONDS: Final = 1.0
 MEMBER: Final = "m.room.member"
 HEAD: Final = "head of a log"
+MESSAGE: Final = "m.room.message"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +67,9 @@ class Ingest:
 
     `intake` keeps the statements and hears, after the commit, of new ones; `bots` are the user ids of pinned organisations' bots. Told
     after the commit: `on_constitution(room key)` of rooms whose constitution may have changed or that such a bot joined;
-    `on_invited(room id, sender)` of invitations; `on_heard(room key, event)` of every event in a room of ours; `on_put_out()` when
-    somebody put us out of a room; `on_mail()` when something was queued; `on_head(note)` of heads of logs, not verified.
+    `on_invited(room id, sender)` of invitations; `on_heard(room key, event)` of every event in a room of ours; `on_message(room key,
+    event)` of what people write; `on_put_out()` when somebody put us out of a room; `on_mail()` when something was queued;
+    `on_head(note)` of heads of logs, not verified.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Ingest:
         on_heard: Callable[[str, JsonObject], None] = lambda key, event: None,
         on_put_out: Callable[[], None] = lambda: None,
         on_mail: Callable[[], None] = lambda: None,
+        on_message: Callable[[str, JsonObject], object] = lambda room, event: None,
         budgets: RoomBudgets | None = None,
         on_head: Callable[[str], None] = lambda note: None,
         bots: frozenset[str] = frozenset(),
@@ -102,6 +105,7 @@ class Ingest:
         self._on_constitution = on_constitution
         self._on_invited = on_invited
         self._on_head = on_head
+        self._on_message = on_message
         self._wake = asyncio.Event()
 
     async def receive(self, txn_id: str, events: list[tuple[str, str, bytes]]) -> None:
@@ -257,6 +261,8 @@ class Ingest:
                 self._on_head(read_head(finding.event))
         if room is None:
             return
+        if finding.type == MESSAGE:
+            self._on_message(room.key, event)
         self._on_heard(room.key, event)
         if self._puts_us_out(finding):
             self._on_put_out()

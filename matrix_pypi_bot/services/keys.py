@@ -15,7 +15,7 @@ from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import PinnedOrg, root_keys
 from matrix_pypi_bot.core.rejected import Rejected
 from matrix_pypi_bot.core.signers import LOG, MIRROR, WATCHER, SigningKey
-from matrix_pypi_bot.core.statements.keys import ListedKey, Log, Manifest, Revoked, RootKey
+from matrix_pypi_bot.core.statements.keys import Delegation, ListedKey, Log, Manifest, Revoked, RootKey
 from matrix_pypi_bot.ports import TRUST_ROOM, Clock, Store, Transaction
 from matrix_pypi_bot.services.signing import keep_own
 from matrix_pypi_bot.wire.digests import sha256_of
@@ -29,17 +29,27 @@ RENEW_SECONDS: Final = 30 * 86_400  # before it expires
 
 @dataclass(frozen=True, slots=True)
 class Organisation:
-    """Who signs: the name in every statement, the root key, the mirror key, and the key of the log."""
+    """Who signs: the name in every statement, the root key, the mirror key, and the key of the log.
+
+    `former_roots` are those that `keys rotate root` put away: the manifest that names the next root is signed by the last one too.
+    """
 
     name: str
     root: SigningKey
     mirror: SigningKey
     log: SigningKey
+    former_roots: tuple[SigningKey, ...] = ()
 
     @property
     def pinned(self) -> PinnedOrg:
         """The organisation as it pins itself."""
         return PinnedOrg(name=self.name, roots=(self.root.public,), threshold=1, roles=frozenset({MIRROR, WATCHER}))
+
+    @property
+    def ever_pinned(self) -> PinnedOrg:
+        """The organisation as whoever pinned it at any time did, as far as the keys are there."""
+        publics = (self.root.public, *(root.public for root in self.former_roots))
+        return PinnedOrg(name=self.name, roots=publics, threshold=1, roles=frozenset({MIRROR, WATCHER}))
 
     @property
     def log_origin(self) -> str:
@@ -81,9 +91,15 @@ async def publish(
     *,
     now_ms: int,
     bot_mxid: str,
+    delegations: Sequence[Delegation] | None = None,
 ) -> Manifest:
-    """The next manifest, with these keys and those that sign now: signed, kept, logged and queued when the transaction ends."""
-    checked = _signed(organisation, held, listed, version, Instant.of_ms(now_ms))
+    """The next manifest, with these keys and those that sign now: signed, kept, logged and queued when the transaction ends.
+
+    `delegations` None: those of the one held.
+    """
+    if delegations is None:
+        delegations = held.delegations if held is not None else ()
+    checked = _signed(organisation, held, listed, version, Instant.of_ms(now_ms), delegations)
     manifest = checked.statement.predicate
     assert isinstance(manifest, Manifest), "that is what was signed"
     await keep_own(tables, checked, org=organisation.name, file=None, seq=manifest.version, now_ms=now_ms)
@@ -95,12 +111,12 @@ async def publish(
 
 
 async def newest(tables: Transaction, organisation: Organisation) -> tuple[Manifest | None, int]:
-    """The newest manifest that the organisation's root signed, and the highest version that any root of it ever signed."""
+    """The newest manifest that a root signed whose key is here, and the highest version that any root of it ever signed."""
     found, highest = None, 0
     for row in await tables.ledger.manifests(organisation.name):
         highest = max(highest, row.seq or 0)
         try:
-            checked = check_envelope(json.loads(row.envelope), root_keys(organisation.pinned, None), Manifest)
+            checked = check_envelope(json.loads(row.envelope), root_keys(organisation.ever_pinned, None), Manifest)
         except Rejected:
             continue  # by another root, before the key file was changed
         manifest = checked.statement.predicate
@@ -112,13 +128,22 @@ async def newest(tables: Transaction, organisation: Organisation) -> tuple[Manif
 def _will_do(manifest: Manifest, organisation: Organisation, now: Instant) -> bool:
     listed = {(key.key, role) for key in manifest.keys if key.revoked is None for role in key.roles}
     needed = {(organisation.mirror.public.hex(), MIRROR), (organisation.log.public.hex(), LOG)}
-    return needed <= listed and manifest.expires > now + RENEW_SECONDS
+    by_this_root = {root.key for root in manifest.roots} == {organisation.root.public.hex()}
+    return by_this_root and needed <= listed and manifest.expires > now + RENEW_SECONDS
 
 
 def _signed(
-    organisation: Organisation, held: Manifest | None, listed: Sequence[ListedKey], version: int, now: Instant
+    organisation: Organisation,
+    held: Manifest | None,
+    listed: Sequence[ListedKey],
+    version: int,
+    now: Instant,
+    delegations: Sequence[Delegation],
 ) -> Checked:
-    """The next manifest. Keys that were listed stay listed: what they signed still has to be told from forgeries."""
+    """The next manifest. Keys that were listed stay listed: what they signed still has to be told from forgeries.
+
+    Where the roots change, those of the one held sign too.
+    """
     keys = {key.key: _retired(key, organisation, now) for key in listed}
     for used in _used_keys(organisation, now):
         keys.setdefault(used.key, used)
@@ -131,10 +156,13 @@ def _signed(
         threshold=1,
         keys=tuple(keys.values()),
         log=Log(origin=organisation.log_origin),
-        delegations=held.delegations if held is not None else (),
+        delegations=tuple(delegations),
     )
     name = organisation.name
-    envelope = sign_statement({name: sha256_of(name.encode())}, manifest, organisation.root)
+    before = {root.key for root in held.roots} if held is not None else set()
+    signers = {key.keyid: key for key in organisation.former_roots if key.public.hex() in before}
+    signers[organisation.root.keyid] = organisation.root
+    envelope = sign_statement({name: sha256_of(name.encode())}, manifest, *signers.values())
     return check_envelope(envelope.to_json(), root_keys(organisation.pinned, None), Manifest)
 
 

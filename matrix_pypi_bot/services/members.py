@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from matrix_pypi_bot.core.events import Checked
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import (
+    MAINTAINER_ORG,
     Keyring,
     ManifestRefused,
     Member,
@@ -129,13 +130,15 @@ class Members:
         """A manifest that was kept holds from now on."""
         manifest = checked.statement.predicate
         org = self.org(manifest.org) if isinstance(manifest, Manifest) else None
+        before = self._manifests.get(org.name) if org is not None else None
         if org is None or not self._take(org, checked.envelope.to_json(), Instant.of_ms(self._clock.now_ms())):
             return
         self.keyring = self._ring()
         self._weights = self._weigh()
         told = self._manifests[org.name]
         log.info("key manifest taken", extra={"org": org.name, "version": told.version, "expires": str(told.expires)})
-        self._on_change(frozenset({org.name}))
+        delegates = told.delegations != (before.delegations if before is not None else ())
+        self._on_change(frozenset({org.name, MAINTAINER_ORG} if delegates else {org.name}))
 
     async def read_suspensions(self, tables: Transaction) -> None:
         """Takes the suspended keys from the verdicts there are, also those of the transaction that is under way."""

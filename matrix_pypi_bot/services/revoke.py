@@ -1,4 +1,4 @@
-"""The organisation's keys as its manifest lists them, and the end of one of them, decided by an operator."""
+"""The organisation's keys as its manifest lists them, and what an operator decides of keys: ends, and maintainers' delegations."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import msgspec
 
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.limits import MAX_REASON_CHARACTERS
+from matrix_pypi_bot.core.limits import MAX_DELEGATIONS, MAX_REASON_CHARACTERS
 from matrix_pypi_bot.core.signers import keyid_of
-from matrix_pypi_bot.core.statements.keys import ListedKey, Manifest, Revoked
+from matrix_pypi_bot.core.statements.keys import Delegation, ListedKey, Manifest, Revoked
 from matrix_pypi_bot.ports import Clock, Postman, Store
 from matrix_pypi_bot.services.keys import Organisation, newest, publish
 from matrix_pypi_bot.services.resume import ResumeGuard
-from matrix_pypi_bot.wire.messages import KeyRevocation, KeysTold, KeyTold
+from matrix_pypi_bot.wire.digests import InvalidDigest, parse_sha256
+from matrix_pypi_bot.wire.messages import DelegationTold, KeyDelegation, KeyRevocation, KeysTold, KeyTold
+from matrix_pypi_bot.wire.names import InvalidName, normalise_project
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode, clean_line
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,41 @@ class KeyDesk:
         self.postman.poke()
         return _told(manifest)
 
+    async def delegate(self, order: KeyDelegation) -> KeysTold:
+        """The key speaks for the project in this organisation's eyes, or does not any more, when it returns.
+
+        Raises Problem: BAD_REQUEST for what is no project or key, for a key of the organisation itself, for one delegation too many;
+        NOT_FOUND for the end of one that there is not; LogBehind, StoreAway.
+        """
+        self.guard.check()
+        now_ms, wanted = self.clock.now_ms(), _delegation(order)
+        async with self.store.transaction() as tables:
+            held, highest = await newest(tables, self.organisation)
+            there = _there(held)
+            if wanted.key in {key.key for key in there.keys} | {root.key for root in there.roots}:
+                raise Problem("this is a key of the organisation itself", code=ProblemCode.BAD_REQUEST)
+            others = [one for one in there.delegations if one != wanted]
+            if not order.delegated and len(others) == len(there.delegations):
+                raise Problem("this key is not delegated that project", code=ProblemCode.NOT_FOUND)
+            delegations = [*others, wanted] if order.delegated else others
+            if len(delegations) > MAX_DELEGATIONS:
+                raise Problem(f"a manifest holds {MAX_DELEGATIONS} delegations", code=ProblemCode.BAD_REQUEST)
+            manifest = await publish(
+                tables,
+                self.organisation,
+                held,
+                there.keys,
+                highest + 1,
+                now_ms=now_ms,
+                bot_mxid=self.bot_mxid,
+                delegations=delegations,
+            )
+        what = "delegated" if order.delegated else "delegation ended"
+        log.warning(f"operator: {what}", extra={"project": wanted.project, "key": wanted.key})
+        self.on_manifest(manifest)
+        self.postman.poke()
+        return _told(manifest)
+
     def _named(self, held: Manifest, name: str) -> ListedKey:
         """The listed key with this public key or key id."""
         spelled = name.strip().lower().removeprefix("ed25519:")
@@ -79,6 +116,14 @@ class KeyDesk:
                 code=ProblemCode.BAD_REQUEST,
             )
         return key
+
+
+def _delegation(order: KeyDelegation) -> Delegation:
+    try:
+        key = parse_sha256(order.key.strip().lower().removeprefix("ed25519:"))  # 32 bytes in hex, as a digest is
+        return Delegation(project=normalise_project(order.project), key=key)
+    except (InvalidName, InvalidDigest) as error:
+        raise Problem(error.detail, code=ProblemCode.BAD_REQUEST) from error
 
 
 def _end(revocation: KeyRevocation, now: Instant) -> Revoked:
@@ -129,6 +174,7 @@ def _told(manifest: Manifest) -> KeysTold:
             )
             for key in manifest.keys
         ),
+        delegations=tuple(DelegationTold(project=one.project, key=one.key) for one in manifest.delegations),
     )
 
 

@@ -219,6 +219,21 @@ class KeyRevocation(msgspec.Struct, frozen=True, kw_only=True):
     compromised_since: str | None = None
 
 
+class KeyDelegation(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /internal/v1/keys/delegations` (operator token): whether a maintainer's public key may speak for a project from now on."""
+
+    project: str
+    key: str
+    delegated: bool
+
+
+class DelegationTold(msgspec.Struct, frozen=True, kw_only=True):
+    """A maintainer's public key in hex, and the project that it may speak for."""
+
+    project: str
+    key: str
+
+
 class KeyTold(msgspec.Struct, frozen=True, kw_only=True):
     """A key as the manifest lists it; the last three are None while it is not revoked."""
 
@@ -232,13 +247,25 @@ class KeyTold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeysTold(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET /internal/v1/keys`, and the answer to a `KeyRevocation`: the newest manifest of the organisation; `roots` in hex."""
+    """`GET /internal/v1/keys`, and the answer to whatever changes keys: the organisation's newest manifest; `roots` in hex."""
 
     org: str
     version: int
     expires: str
     roots: tuple[str, ...]
     keys: tuple[KeyTold, ...]
+    delegations: tuple[DelegationTold, ...] = ()
+
+
+class Relayed(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `POST /internal/v1/statements` (operator token; the body is a DSSE envelope): a maintainer's statement was kept and
+    is on its way to its room; `new` False: it was known already.
+    """
+
+    statement_id: str
+    project: str
+    file: str
+    new: bool
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):

@@ -179,9 +179,14 @@ def parse_file_path(raw_path: str) -> FilePath:
     match = _PATH.fullmatch(raw_path)
     if match is None:
         raise InvalidName(f"{_quoted(raw_path)} is not the path of a file")
-    name = _ESCAPES.sub(lambda escape: "+" if escape[1][1] in "Bb" else "!", match[4])
+    name = _unescaped(match[4])
     metadata = name.endswith(_METADATA_SUFFIX)
     return FilePath(match[1] + match[2] + match[3], parse_file_name(name.removesuffix(_METADATA_SUFFIX)), metadata)
+
+
+def parse_escaped_file(text: str) -> FileName:
+    """The file name at the end of a raw, undecoded path, in which `+` and `!` may be escaped. Raises InvalidName."""
+    return parse_file_name(_unescaped(text))
 
 
 def file_path(address: str, file: FileName) -> str:
@@ -213,6 +218,10 @@ def _parsed(file: FileName) -> tuple[str, Version]:
     if functools.reduce(lambda product, part: product * (part.count(".") + 1), tags, 1) > MAX_TAGS:
         raise InvalidWheelFilename(file)
     return parse_wheel_filename(file)[:2]
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPES.sub(lambda escape: "+" if escape[1][1] in "Bb" else "!", text)
 
 
 def _quoted(text: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from mautrix.util.async_db import Database, UpgradeTable
+from msgspec.structs import replace as replace_claim
 
 from matrix_pypi_bot.adapters.database.engine import OWNER, DatabaseStore, open_store
 from matrix_pypi_bot.adapters.database.upgrade import v00_first, v01_rules, v02_reports, v03_log
@@ -80,6 +81,29 @@ async def test_projects_are_found_by_who_said_something_of_them_page_by_page(sto
         assert await tables.ledger.projects_of("orgb", "", 9) == ["b"]
         assert await tables.ledger.unreviewed("orgb", "", 9) == ["a", "b", "c"]
         assert await tables.ledger.unreviewed("orga", "", 9) == []
+
+
+async def test_of_one_file_comes_what_is_claimed_of_it_and_what_takes_back_whole_versions(store: Store) -> None:
+    other = "flask-3.1.3.tar.gz"
+    for file in (WHEEL, other):
+        await keep(store, ORGA, file)
+    (claim,) = claims(ORGB, other, 9_000)
+    back = [replace_claim(claim, kind="withdrawal", word=word, index="") for word in ("version", "file")]
+    async with store.transaction() as tables:
+        await tables.ledger.keep(ledger_row(ORGB.attest(other), via="room", at_ms=9_000), [claim, *back])
+        assert await tables.ledger.claims_on(FLASK, FileName(WHEEL)) == [*claims(ORGA, WHEEL, 7_000), back[0]]
+        assert await tables.ledger.claims_on(ProjectName("django"), FileName(WHEEL)) == []
+
+
+async def test_only_the_last_refutations_are_read_for_who_asks_for_few(store: Store) -> None:
+    rows = [
+        replace(ledger_row(ORGA.attest(f"flask-{n}.tar.gz"), via="room", at_ms=n), kind="refutation") for n in range(3)
+    ]
+    async with store.transaction() as tables:
+        for row in rows:
+            await tables.ledger.keep(row)
+        assert await tables.ledger.last_refutations(FLASK, 2) == [rows[2], rows[1]]
+        assert await tables.ledger.refutations(FLASK) == rows
 
 
 async def test_the_newest_word_on_an_accusation_decides_whether_a_key_is_suspended(store: Store) -> None:

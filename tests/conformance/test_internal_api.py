@@ -20,16 +20,22 @@ from yarl import URL
 
 from matrix_pypi_bot.adapters.database.engine import open_store
 from matrix_pypi_bot.api import Api, Services, Tokens, listen
+from matrix_pypi_bot.core.signers import SigningKey
 from matrix_pypi_bot.ports import Away, StoreAway, Wrong
+from matrix_pypi_bot.services.intake import Intake
 from matrix_pypi_bot.services.keys import ensure_manifest
-from matrix_pypi_bot.wire.messages import API, KeyRevocation, Override, Stored, encode
+from matrix_pypi_bot.services.members import Members
+from matrix_pypi_bot.services.relay import Relay
+from matrix_pypi_bot.wire.messages import API, KeyDelegation, KeyRevocation, Override, Stored, encode
 from matrix_pypi_bot.wire.problems import Problem
-from tests.support.bot_world import ManualClock, ScriptedIndex, World, report
+from tests.support.bot_world import MXA, ManualClock, ScriptedIndex, World, report
 from tests.support.dists import wheel
+from tests.support.plain_statements import attestation, envelope_of, id_of
 from tests.unit.bot.test_revoke import BOT, MIRROR, NEW_MIRROR, ORGA, ROTATED, desk_of
 
 DESCRIPTION = YAML(typ="safe").load((Path(__file__).parents[2] / "docs/protocol/internal-api.yaml").read_text())
 ONE, TWO = wheel("mxa", "1.0"), wheel("mxa", "2.0")
+MAINTAINER = SigningKey(b"\x0a" * 32)
 TOKENS = Tokens(frontend="frontend-token", operator="operator-token")
 
 
@@ -266,6 +272,31 @@ async def test_operators_end_keys_and_frontends_only_see_them(client: Client, wo
     assert (await client.post("/keys/revocations", b'{"key": 5}', token=TOKENS.operator)).status == 400
 
 
+async def test_operators_delegate_projects_to_maintainers(client: Client, world: World) -> None:
+    await ensure_manifest(world.store, world.clock, ORGA, bot_mxid=BOT)
+    body = encode(KeyDelegation(project="mxa", key="ab" * 32, delegated=True))
+    assert (await client.post("/keys/delegations", body)).status == 401
+    done = await client.post("/keys/delegations", body, token=TOKENS.operator)
+    assert (done.status, done.json["delegations"]) == (200, [{"project": "mxa", "key": "ab" * 32}])
+    assert (await client.get("/keys")).json == done.json
+    assert (await client.post("/keys/delegations", b"{}", token=TOKENS.operator)).status == 400
+
+
+async def test_a_maintainers_statement_is_taken_from_operators(client: Client, world: World) -> None:
+    told = attestation(MAINTAINER, "maint", project="mxa", version="1.0", source={"kind": "build", "method": "bytes"})
+    told["subject"][0]["name"] = ONE.filename
+    body = json.dumps(envelope_of(told, MAINTAINER)).encode()
+    assert (await client.post("/statements", body)).status == 401
+    for new in (True, False):
+        done = await client.post("/statements", body, token=TOKENS.operator)
+        assert (done.status, done.json) == (
+            200,
+            {"statement_id": id_of(told), "project": "mxa", "file": ONE.filename, "new": new},
+        )
+    for wrong in (b"{}", b"[]", json.dumps(envelope_of(attestation(), MIRROR)).encode()):
+        assert (await client.post("/statements", wrong, token=TOKENS.operator)).status == 400
+
+
 async def test_operators_decide_and_frontends_do_not(client: Client, world: World) -> None:
     await client.get("/projects/mxa")
     order = encode(Override(action="quarantine", target=ONE.filename, reason="malware"))
@@ -445,6 +476,12 @@ async def test_a_bug_is_an_answer_and_no_traceback(
     assert (answer.status, b"secret" in answer.body) == (500, False)
 
 
+def known(world: World) -> Members:
+    """An organisation that knows one maintainer."""
+    pins = {MXA: frozenset({MAINTAINER.public.hex()})}
+    return Members(store=world.store, clock=world.clock, own=ORGA.pinned, maintainers=pins)
+
+
 def services_of(world: World) -> Services:
     """What the API calls."""
     return Services(
@@ -453,6 +490,7 @@ def services_of(world: World) -> Services:
         overrides=world.overrides,
         explainer=world.explainer,
         keys=desk_of(world),
+        relay=Relay(store=world.store, clock=world.clock, intake=Intake(known(world)), postman=world.postman),
         peers=world.peers,
         projects=world.projects,
         store=world.store,

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from matrix_pypi_bot.core.instants import Instant
+from matrix_pypi_bot.core.keyring import PinnedOrg, take_manifest
+from matrix_pypi_bot.core.statements.keys import Manifest
 from tests.integration.conftest import ENVIRONMENT
 from tests.support.dists import wheel
 from tests.support.log_reader import newest_head
@@ -88,3 +91,27 @@ def test_a_mirror_key_and_a_log_key_are_replaced_and_the_old_ones_ended(
     assert verified(content, new)["subject"][0]["name"] == after.filename
     assert stack.file(before).body == before.content
     wait_until(lambda: signed_by(stack, new_log), "the new log key signs heads")
+
+
+def test_a_root_is_replaced_and_who_pinned_the_old_one_follows(own_stack: Stack) -> None:
+    stack = own_stack
+    reader = stack.matrix_user("reader")
+    room = reader.join(f"#pypi-trust:{stack.org.server_name}")
+    old = public_key(stack.org.secret("root_key_file"))
+    first = reader.wait_for_content(room, KEYS, stack.org.bot)
+    assert keys(stack, "rotate", "root").returncode == 0
+    new = public_key(stack.org.secret("root_key_file"))
+    stack.kill_and_wait("bot")
+    second = wait_until(
+        lambda: (told := reader.content(room, KEYS, stack.org.bot)) != first and told, "the next manifest is there"
+    )
+    assert isinstance(second, dict)
+    predicate = verified(second, old, new)["predicate"]
+    assert ([root["key"] for root in predicate["roots"]], predicate["version"]) == ([new], 2)
+    pinned = PinnedOrg(name="orga", roots=(bytes.fromhex(old),), threshold=1, roles=frozenset())
+    held = take_manifest(pinned, None, first["dsse"], now=Instant(0)).statement.predicate
+    assert isinstance(held, Manifest)
+    taken = take_manifest(pinned, held, second["dsse"], now=Instant(0)).statement.predicate
+    assert isinstance(taken, Manifest)
+    assert taken.version == 2
+    assert f"ed25519:{new}  root" in keys(stack, "show").stdout

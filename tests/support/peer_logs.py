@@ -67,7 +67,7 @@ class LogOrg:
 
     def introduce(self, now: Instant, version: int = 1) -> None:
         """Signs its manifest."""
-        self.leaves.append(keys._signed(self.organisation, None, (), version, now).envelope)
+        self.leaves.append(keys._signed(self.organisation, None, (), version, now, ()).envelope)
 
     def attest(self, *files: str, key: SigningKey | None = None, salt: str = "") -> None:
         """Signs that these files are the bytes of their names."""

@@ -131,6 +131,13 @@ class LedgerTables:
         query = f"SELECT {_CLAIM_COLUMNS} FROM claim WHERE project = $1 ORDER BY n"  # noqa: S608
         return [_claim(row) for row in await self._db.fetch(query, project)]
 
+    async def claims_on(self, project: ProjectName, file: FileName) -> list[Claim]:
+        query = (
+            f"SELECT {_CLAIM_COLUMNS} FROM claim "  # noqa: S608
+            "WHERE project = $1 AND (file = $2 OR (kind = 'withdrawal' AND word = 'version')) ORDER BY n"
+        )
+        return [_claim(row) for row in await self._db.fetch(query, project, file)]
+
     async def projects_of(self, org: str, after: str, limit: int) -> list[ProjectName]:
         rows = await self._db.fetch(
             "SELECT DISTINCT project FROM claim WHERE org = $1 AND project > $2 ORDER BY project LIMIT $3",
@@ -150,6 +157,12 @@ class LedgerTables:
 
     async def refutations(self, project: ProjectName) -> list[EnvelopeRow]:
         rows = await self._db.fetch(_SELECT + "WHERE project = $1 AND kind = 'refutation' ORDER BY n", project)
+        return [_envelope(row) for row in rows]
+
+    async def last_refutations(self, project: ProjectName, limit: int) -> list[EnvelopeRow]:
+        rows = await self._db.fetch(
+            _SELECT + "WHERE project = $1 AND kind = 'refutation' ORDER BY n DESC LIMIT $2", project, limit
+        )
         return [_envelope(row) for row in rows]
 
     async def judge(self, row: VerdictRow) -> None:

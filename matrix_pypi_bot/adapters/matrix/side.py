@@ -88,6 +88,7 @@ class MatrixSide:
         stands: Callable[[EnvelopeRow], bool] = lambda row: True,
         on_head: Callable[[str], None] = lambda note: None,
         budgets: RoomBudgets | None = None,
+        on_message: Callable[[str, JsonObject], object] = lambda room, event: None,
     ) -> None:
         self._settings = settings
         self._on_trust_room = on_trust_room
@@ -159,6 +160,7 @@ class MatrixSide:
             on_mail=self._postman.poke,
             on_head=on_head,
             budgets=budgets,
+            on_message=on_message,
         )
         self._link = Link(
             homeserver, bot_mxid=bot, on_up=self._homeserver_is_there, heartbeat_seconds=settings.heartbeat_seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -19,8 +20,26 @@ import index_frontend.cli
 import matrix_pypi_bot.cli
 from matrix_pypi_bot import config
 from matrix_pypi_bot.cli.bot_client import BotClient, NotKnown
+from matrix_pypi_bot.core.events import Checked, check_envelope
+from matrix_pypi_bot.core.signers import PinnedKey, SigningKey
+from matrix_pypi_bot.core.statements.attestation import Attestation
 from matrix_pypi_bot.process.command_line import ExitCode, NeededIsMissing, exit_code_of
-from matrix_pypi_bot.wire.messages import Evidence, Explanation, FileDecision, Override, OverrideDone, decode_as, encode
+from matrix_pypi_bot.services.relay import read_blob
+from matrix_pypi_bot.trust_file import load_trust
+from matrix_pypi_bot.wire.cids import CidBuilder
+from matrix_pypi_bot.wire.messages import (
+    DelegationTold,
+    Evidence,
+    Explanation,
+    FileDecision,
+    KeyDelegation,
+    KeysTold,
+    Override,
+    OverrideDone,
+    Relayed,
+    decode_as,
+    encode,
+)
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 ROOT = Path(__file__).parents[3]
@@ -224,7 +243,7 @@ def test_keys_are_made_once_and_shown_without_their_secret(bot_config: Path) -> 
     assert "root public key  ed25519:" in shown.output
 
 
-@pytest.mark.parametrize("which", ["mirror", "log"])
+@pytest.mark.parametrize("which", ["mirror", "log", "root"])
 def test_a_key_is_replaced_and_the_old_one_is_kept_under_its_id(bot_config: Path, which: str) -> None:
     run("keys", "new-org", "-c", bot_config)
     secrets = bot_config.parent / "secrets"
@@ -235,12 +254,49 @@ def test_a_key_is_replaced_and_the_old_one_is_kept_under_its_id(bot_config: Path
     assert (done.exit_code, after.pop(kept), kept.startswith(f"{which}_key.")) == (0, before[f"{which}_key"], True)
     assert {name for name in before if after[name] != before[name]} == {f"{which}_key"}
     assert stat.S_IMODE((secrets / f"{which}_key").stat().st_mode) == 0o600
-    assert f"keys revoke {kept.removeprefix(f'{which}_key.')}" in done.output
+    then = str(secrets / kept) if which == "root" else f"keys revoke {kept.removeprefix(f'{which}_key.')}"
+    assert then in done.output.partition("restart the bot")[2]
     assert not {seed.strip() for seed in (*before.values(), *after.values())} & set(done.output.split())
 
 
-def test_a_root_key_is_not_replaced_like_that(bot_config: Path) -> None:
-    assert run("keys", "rotate", "root", "-c", bot_config).exit_code == 2
+def test_a_maintainers_key_is_made_once_with_the_lines_that_name_it(tmp_path: Path) -> None:
+    file = tmp_path / "keys" / "maintainer"
+    made = run("keys", "new-maintainer", file, "--project", "mxa")
+    again = run("keys", "new-maintainer", file)
+    public = SigningKey(bytes.fromhex(file.read_text())).public.hex()
+    assert [made.exit_code, again.exit_code, stat.S_IMODE(file.stat().st_mode)] == [0, 0, 0o600]
+    assert (made.output.splitlines()[0], again.output.splitlines()[0]) == (f"made {file}", f"kept {file}")
+    lines = made.output.partition("For the trust.yaml of others:\n")[2]
+    trust = tmp_path / "trust.yaml"
+    trust.write_text(lines)
+    assert load_trust(trust, own="").maintainers == {"mxa": frozenset({public})}
+    assert file.read_text().strip() not in made.output + again.output
+
+
+def test_the_lines_that_pin_the_organisation_can_be_pasted(bot_config: Path, tmp_path: Path) -> None:
+    run("keys", "new-org", "-c", bot_config)
+    shown = run("keys", "show", "-c", bot_config)
+    trust = tmp_path / "trust.yaml"
+    trust.write_text(shown.output.partition("For the trust.yaml of others:\n")[2])
+    (pinned,) = load_trust(trust, own="").orgs
+    seed = bytes.fromhex((bot_config.parent / "secrets" / "root_key").read_text())
+    assert (pinned.name, pinned.roots, pinned.user) == ("example", (SigningKey(seed).public,), "@pypi:example.org")
+
+
+@pytest.mark.parametrize(("command", "delegated"), [("delegate", True), ("undelegate", False)])
+def test_an_operator_delegates_a_project_to_a_maintainer(
+    command: str, delegated: bool, bot: FakeBot, bot_config: Path
+) -> None:
+    told = KeysTold(
+        org="example", version=3, expires="2026-12-01T00:00:00Z", roots=("a" * 64,), keys=(),
+        delegations=(DelegationTold(project="mx-a", key="b" * 64),),
+    )  # fmt: skip
+    bot.answers["/internal/v1/keys/delegations"] = told
+    found = run("keys", command, "Mx_A", f"ed25519:{'b' * 64}", "-c", bot_config)
+    assert (found.exit_code, bot.asked) == (0, [("POST", "/internal/v1/keys/delegations", "operator")])
+    order = KeyDelegation(project="mx-a", key=f"ed25519:{'b' * 64}", delegated=delegated)
+    assert decode_as(KeyDelegation, bot.bodies[0]) == order
+    assert found.output.splitlines()[-1] == f"  ed25519:{'b' * 64}  maintainer of mx-a"
 
 
 def test_a_key_that_cannot_be_replaced_stays_and_one_line_says_so(
@@ -352,3 +408,84 @@ def test_a_folder_without_a_running_stack_is_said_to_be_one(content: str | None,
         (tmp_path / "stack.json").write_text(content)
     found = run("explain", "flask", "--home", tmp_path)
     assert (found.exit_code, "matrix-pypi up" in found.output) == (code, True)
+
+
+# ---- what maintainers sign ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A maintainer's key file."""
+    file = tmp_path / "maintainer_key"
+    assert run("keys", "new-maintainer", file).exit_code == 0
+    return file
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> list[Path]:
+    """Two files, the second larger than a block."""
+    files = [tmp_path / "dist" / name for name in (WHEEL, "flask-3.1.3.tar.gz")]
+    files[0].parent.mkdir()
+    files[0].write_bytes(b"small")
+    files[1].write_bytes(b"x" * (1 << 21))
+    return files
+
+
+def attestation_in(line: str, key: Path) -> Checked:
+    """The statement in a line that `attest` printed, as a mirror that knows the key checks it."""
+    public = SigningKey(bytes.fromhex(key.read_text())).public
+    known = PinnedKey(public=public, org="maint", roles=frozenset({"maintainer"}), projects=frozenset({"flask"}))
+    return check_envelope(read_blob(line.removeprefix("!pypi attest ")), {known.keyid: known})
+
+
+def test_a_maintainer_signs_what_he_built_for_the_room(key: Path, wheels: list[Path]) -> None:
+    done = run("attest", *wheels, "--key", key)
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 2)
+    for line, file in zip(done.stdout.splitlines(), wheels, strict=True):
+        statement = attestation_in(line, key).statement
+        told, data = statement.predicate, file.read_bytes()
+        assert isinstance(told, Attestation)
+        builder = CidBuilder()
+        builder.update(data)
+        assert (statement.subject.name, statement.subject.sha256) == (file.name, hashlib.sha256(data).hexdigest())
+        assert (told.project, told.version, told.size, told.cid, told.source.kind, told.index) == (
+            "flask", "3.1.3", len(data), builder.finish(), "build", "pypi",
+        )  # fmt: skip
+        assert f"{file.name}  sha256 {statement.subject.sha256}" in done.stderr
+
+
+def test_a_second_digest_under_one_name_is_never_signed(key: Path, wheels: list[Path]) -> None:
+    first = run("attest", wheels[0], "--key", key)
+    again = run("attest", wheels[0], "--key", key)
+    wheels[0].write_bytes(b"rebuilt")
+    rebuilt = run("attest", *reversed(wheels), "--key", key)
+    assert [first.exit_code, again.exit_code, rebuilt.exit_code] == [0, 0, 1]
+    assert (rebuilt.stdout, "signed with another digest" in rebuilt.stderr) == ("", True)
+    notes = key.with_name("maintainer_key.signed").read_text().splitlines()
+    assert notes == [f"{hashlib.sha256(b'small').hexdigest()}  {WHEEL}"]
+
+
+def test_statements_are_sent_to_the_bot_by_its_operator(
+    key: Path, wheels: list[Path], bot: FakeBot, bot_config: Path
+) -> None:
+    bot.answers["/internal/v1/statements"] = Relayed(statement_id="e" * 64, project="flask", file=WHEEL, new=True)
+    done = run("attest", wheels[0], "--key", key, "--send", "-c", bot_config)
+    assert (done.exit_code, bot.asked) == (0, [("POST", "/internal/v1/statements", "operator")])
+    assert attestation_in(bot.bodies[0].decode(), key).statement.subject.name == WHEEL
+    assert done.output.splitlines() == [f"{WHEEL}: published, statement {'e' * 64}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("flask.exe", b"x"), ("flask-3.1.3-py3-none-any.whl", b""), ("x.whl", None)]
+)
+def test_what_cannot_be_attested_is_not_signed(key: Path, tmp_path: Path, name: str, content: bytes | None) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    assert run("attest", file, "--key", key).exit_code == 2
+    assert not key.with_name("maintainer_key.signed").exists()
+
+
+def test_without_a_key_nothing_is_signed(tmp_path: Path, wheels: list[Path]) -> None:
+    done = run("attest", wheels[0], "--key", tmp_path / "nothing")
+    assert (done.exit_code, "keys new-maintainer" in done.stderr) == (3, True)

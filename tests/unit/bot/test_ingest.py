@@ -49,6 +49,7 @@ class Door:
         self.rooms_heard: list[str] = []
         own = Own(mxid=BOT, keyids=lambda: frozenset({HOME.keyid}))
         self.members = known_members({**HOME.keys, **PEER.keys})
+        self.messages: list[tuple[str, str]] = []
         self.ingest = Ingest(
             store=self.store,
             clock=FixedClock(),
@@ -64,6 +65,7 @@ class Door:
             on_put_out=lambda: self.heard.append(("put out", "")),
             on_mail=lambda: self.heard.append(("mail", "")),
             on_head=self.hear("head"),
+            on_message=lambda room, event: self.messages.append((room, event["event_id"])),
         )
 
     def hear_statement(self, project: str, org: str) -> None:
@@ -345,3 +347,11 @@ async def test_the_note_of_a_head_is_told_of_whoever_sent_it_and_nothing_is_kept
         {**slot, "event_id": "$4", "state_key": "@b:there", "content": content, "room_id": "!elsewhere"},
     )
     assert (door.heard, door.files) == ([("head", "a note")], [])
+
+
+async def test_what_people_write_in_a_room_of_ours_is_heard_once() -> None:
+    door = Door()
+    written = event(id="$said", type="m.room.message", content={"msgtype": "m.text", "body": "!pypi help"})
+    await door.bring(written, event(id="$elsewhere", room="!unknown", type="m.room.message", content={}))
+    await door.bring(written)
+    assert door.messages == [("project:flask", "$said")]

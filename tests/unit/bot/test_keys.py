@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from matrix_pypi_bot.core.events import check_event
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.keyring import root_keys
+from matrix_pypi_bot.core.keyring import root_keys, take_manifest
 from matrix_pypi_bot.core.notes import NoteKey
+from matrix_pypi_bot.core.rejected import Rejected
 from matrix_pypi_bot.core.signers import SigningKey
+from matrix_pypi_bot.core.statements.keys import Manifest
+from matrix_pypi_bot.process.secret_files import put_away_seeds
 from matrix_pypi_bot.services.keys import (
     RENEW_SECONDS,
     VALID_SECONDS,
@@ -123,3 +127,58 @@ async def test_a_crash_while_signing_leaves_nothing(
         await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
     monkeypatch.undo()
     assert (await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)).version == 1
+
+
+# ---- another root ---------------------------------------------------------------------------------------------------
+
+NEW_ROOT = SigningKey(bytes([8]) * 32)
+ROTATED = dataclasses.replace(ORGA, root=NEW_ROOT, former_roots=(ROOT,))
+
+
+async def manifests(world: World) -> list[object]:
+    async with world.store.transaction() as tables:
+        return [json.loads(row.envelope) for row in await tables.ledger.manifests("orga")]
+
+
+async def test_a_manifest_with_another_root_is_signed_by_the_old_and_the_new(world: World, clock: ManualClock) -> None:
+    await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
+    changed = await ensure_manifest(world.store, clock, ROTATED, bot_mxid=BOT)
+    again = await ensure_manifest(world.store, clock, ROTATED, bot_mxid=BOT)
+    first, second = await manifests(world)
+    now = Instant.of_ms(clock.now_ms())
+    assert ([root.key for root in changed.roots], changed.version, again) == ([NEW_ROOT.public.hex()], 2, changed)
+    held = take_manifest(ORGA.pinned, None, first, now=now).statement.predicate
+    assert isinstance(held, Manifest)
+    for pinned, before in ((ORGA.pinned, held), (ROTATED.pinned, None)):
+        assert take_manifest(pinned, before, second, now=now).statement.predicate == changed
+
+
+async def test_when_the_old_root_is_gone_the_organisation_goes_on_by_the_new_one(
+    world: World, clock: ManualClock
+) -> None:
+    for organisation in (ORGA, ROTATED, dataclasses.replace(ROTATED, former_roots=())):
+        last = await ensure_manifest(world.store, clock, organisation, bot_mxid=BOT)
+    assert last.version == 2
+    clock.pass_seconds(VALID_SECONDS - RENEW_SECONDS + 1)
+    renewed = await ensure_manifest(world.store, clock, dataclasses.replace(ROTATED, former_roots=()), bot_mxid=BOT)
+    third = (await manifests(world))[-1]
+    now = Instant.of_ms(clock.now_ms())
+    assert take_manifest(ORGA.pinned, last, third, now=now).statement.predicate == renewed
+
+
+async def test_who_has_only_the_new_root_begins_anew_and_is_not_taken_by_who_pinned_the_old(
+    world: World, clock: ManualClock
+) -> None:
+    first = await ensure_manifest(world.store, clock, ORGA, bot_mxid=BOT)
+    await ensure_manifest(world.store, clock, dataclasses.replace(ROTATED, former_roots=()), bot_mxid=BOT)
+    second = (await manifests(world))[-1]
+    with pytest.raises(Rejected):
+        take_manifest(ORGA.pinned, first, second, now=Instant.of_ms(clock.now_ms()))
+
+
+def test_former_keys_are_found_beside_the_key_by_their_names(tmp_path: Path) -> None:
+    file = tmp_path / "root_key"
+    for name, seed in ((f"root_key.{'a' * 16}", "01"), ("root_key.bak", "x"), (f"mirror_key.{'b' * 16}", "02")):
+        (tmp_path / name).write_text(seed * 32)
+    assert put_away_seeds(file) == [bytes([1]) * 32]
+    assert put_away_seeds(tmp_path / "nowhere" / "root_key") == []

@@ -237,4 +237,4 @@ async def test_a_statement_said_meanwhile_is_not_overwritten(
 def _manifest(org: LogOrg) -> Any:
     from matrix_pypi_bot.services.keys import _signed
 
-    return _signed(org.organisation, None, (), 1, Instant(1_767_225_600)).statement.predicate
+    return _signed(org.organisation, None, (), 1, Instant(1_767_225_600), ()).statement.predicate

@@ -203,7 +203,7 @@ async def test_a_log_that_began_again_with_another_key_is_another_log(
 
         rotated.leaves = [
             *orgb.leaves,
-            keys._signed(rotated.organisation, held, held.keys, 2, now(clock)).envelope,
+            keys._signed(rotated.organisation, held, held.keys, 2, now(clock), ()).envelope,
         ]
         rotated.attest(TWO)
         reader.serve("orgb", rotated, rotated.head(now(clock)))
@@ -282,7 +282,7 @@ async def test_a_leaf_by_an_unknown_key_counts_once_the_key_is_known(
         from matrix_pypi_bot.services import keys
 
         changed = type(orgb.organisation)("orgb", orgb.organisation.root, newer, orgb.organisation.log)
-        orgb.leaves.append(keys._signed(changed, held, held.keys, 2, now(clock)).envelope)
+        orgb.leaves.append(keys._signed(changed, held, held.keys, 2, now(clock), ()).envelope)
         reader.serve("orgb", orgb, orgb.head(now(clock)))
         await bot.pull.pull("orgb")
         assert await bot.attested("orgb") == [ONE, TWO]

@@ -16,7 +16,7 @@ from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_ma
 from matrix_pypi_bot.services.resume import LogBehind, ResumeGuard
 from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.services.signing import Voice
-from matrix_pypi_bot.wire.messages import Decision, KeyRevocation, KeysTold
+from matrix_pypi_bot.wire.messages import Decision, DelegationTold, KeyDelegation, KeyRevocation, KeysTold
 from matrix_pypi_bot.wire.names import FileName
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 from tests.support.bot_world import MXA, ONE, START_MS, ManualClock, World
@@ -198,3 +198,60 @@ async def test_what_a_former_key_attested_stays_attested_unless_somebody_else_ma
     await desk.revoke(KeyRevocation(key=MIRROR.keyid, reason="stolen", compromised_since=str(NOW)))
     assert await attested_by() == ()
     assert (await answer()).size is None
+
+
+# ---- delegations ----------------------------------------------------------------------------------------------------
+
+MAINTAINER = SigningKey(bytes([9]) * 32)
+
+
+def order(key: SigningKey = MAINTAINER, *, delegated: bool = True, project: str = "mxa") -> KeyDelegation:
+    return KeyDelegation(project=project, key=f"ed25519:{key.public.hex()}", delegated=delegated)
+
+
+async def test_a_maintainers_key_is_delegated_by_a_manifest_that_everybody_can_read(rotated: World) -> None:
+    heard: list[Manifest] = []
+    told = await desk_of(rotated, heard=heard).delegate(order())
+    assert told.delegations == (DelegationTold(project="mxa", key=MAINTAINER.public.hex()),)
+    assert (told.version, len(heard), rotated.postman.pokes) == (3, 1, 1)
+    assert {key.keyid for key in told.keys} == {MIRROR.keyid, LOG.keyid, NEW_MIRROR.keyid}
+    ring = own_keyring(ROTATED, heard[0])
+    assert (ring.keys[MAINTAINER.keyid].org, ring.keys[MAINTAINER.keyid].projects) == ("maint", frozenset({"mxa"}))
+    again = await desk_of(rotated).delegate(order())
+    assert again.delegations == told.delegations
+    assert (await held_manifest(rotated.store, ROTATED)) is not None
+
+
+async def test_a_delegation_ends_and_outlives_other_changes_of_keys(rotated: World) -> None:
+    desk = desk_of(rotated)
+    await desk.delegate(order())
+    await desk.delegate(order(project="mxb"))
+    kept = await desk.revoke(KeyRevocation(key=MIRROR.keyid, reason="x"))
+    ended = await desk.delegate(order(delegated=False))
+    assert [[one.project for one in told.delegations] for told in (kept, ended)] == [["mxa", "mxb"], ["mxb"]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        (order(delegated=False), ProblemCode.NOT_FOUND),
+        (order(LOG), ProblemCode.BAD_REQUEST),
+        (order(ROOT), ProblemCode.BAD_REQUEST),
+        (order(project="../x"), ProblemCode.BAD_REQUEST),
+        (KeyDelegation(project="mxa", key="ed25519:xyz", delegated=True), ProblemCode.BAD_REQUEST),
+    ],
+)
+async def test_what_cannot_be_delegated_changes_nothing(
+    rotated: World, wrong: KeyDelegation, code: ProblemCode
+) -> None:
+    desk = desk_of(rotated)
+    with pytest.raises(Problem) as caught:
+        await desk.delegate(wrong)
+    assert (caught.value.code, (await desk.keys()).version) == (code, 2)
+
+
+async def test_a_manifest_holds_only_so_many_delegations(rotated: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matrix_pypi_bot.services.revoke.MAX_DELEGATIONS", 1)
+    await desk_of(rotated).delegate(order())
+    with pytest.raises(Problem, match="holds 1"):
+        await desk_of(rotated).delegate(order(project="mxb"))
