@@ -397,6 +397,7 @@ class Bot:
         """What keys signed that were not known was passed over: rooms hold it still."""
         self.docket.reconsider(organisations)
         self.matrix.reconcile()
+        self.pull.keys_changed()
 
     def _learn_own(self, manifest: Manifest) -> None:
         """A manifest that an operator changed holds, also for the maintainers to whom it delegates projects."""
