@@ -44,6 +44,7 @@ from matrix_pypi_bot.services.forks import Forks
 from matrix_pypi_bot.services.homeserver import JsonObject
 from matrix_pypi_bot.services.intake import Intake
 from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_manifest
+from matrix_pypi_bot.services.lists import ListFetcher
 from matrix_pypi_bot.services.log import LogKeeper
 from matrix_pypi_bot.services.log_pages import Budget
 from matrix_pypi_bot.services.members import Members
@@ -112,6 +113,7 @@ async def run(settings: Settings) -> None:
         life.task("docket", bot.docket.run())
         life.task("log", bot.log.run())
         life.task("logs of others", bot.pull.run())
+        life.task("lists of others", bot.lists.run())
         gc.freeze()
         gc.set_threshold(*_GARBAGE_THRESHOLDS)
         log.info("bot started", extra={"version": __version__, "api": str(address), "upstream": settings.index.name})
@@ -217,11 +219,12 @@ class Bot:
         )
         self._came_back: set[ProjectName] = set()
         self._forked: set[tuple[str, str]] = set()
+        reader = PeerHttp(self._outbound)
         self.pull = pulling(
             PullParts(
                 store=store,
                 clock=clock,
-                reader=PeerHttp(self._outbound),
+                reader=reader,
                 door=self._intake,
                 members=self._members,
                 organisation=organisation,
@@ -276,6 +279,10 @@ class Bot:
             refresher=self._refresher,
             store=store,
             clock=clock,
+            want_lists=lambda project: self.lists.want(project),
+        )
+        self.lists = ListFetcher(
+            store=store, reader=reader, peers=lambda: self.pull.peers, on_new=self.docket.hear_list
         )
         self.clockwork = Clockwork(
             projects=self._projects,

@@ -1,4 +1,4 @@
-"""`/log/v1/…`: this organisation's transparency log and its copies of others', passed through from the bot.
+"""`/log/v1/…`: this organisation's transparency log, its copies of others', and lists of files, passed through from the bot.
 
 Of a request only what is spelled here goes on.
 """
@@ -20,6 +20,7 @@ _MAX_DIGITS: Final = 18
 _MAX_QUERY_CHARACTERS: Final = 200
 _MAX_TAG_CHARACTERS: Final = 200
 _COPY: Final = re.compile(r"copies/([a-z0-9][a-z0-9.-]{0,62})/(checkpoint|entries)", re.ASCII)
+_LIST: Final = re.compile(r"lists/([0-9a-f]{64})", re.ASCII)
 _RANGE: Final = ("from", "to")
 _CONTENT_TYPES: Final = {"checkpoint": "text/plain; charset=utf-8", "entries": "application/x-ndjson"}
 
@@ -35,9 +36,14 @@ class PublicHandler:
         folder, name = "", page
         if (copy := _COPY.fullmatch(page)) is not None:
             folder, name = f"copies/{copy[1]}/", copy[2]
-        content_type = _CONTENT_TYPES.get(name)
+        if (listed := _LIST.fullmatch(page)) is not None:
+            folder, name = "lists/", listed[1]
+        content_type = _CONTENT_TYPES["entries"] if listed is not None else _CONTENT_TYPES.get(name)
         if content_type is None:
-            raise Problem("matrix-pypi: a log has the pages checkpoint and entries", code=ProblemCode.NOT_FOUND)
+            raise Problem(
+                "matrix-pypi: a log has the pages checkpoint and entries, and lists by their digest",
+                code=ProblemCode.NOT_FOUND,
+            )
         path = f"{LOG}/{folder}{name}{_range(query) if name == 'entries' else ''}"
         told = await self._pages.get(path, if_none_match=tag_of(request.headers.get("If-None-Match")))
         headers = {"X-Content-Type-Options": "nosniff", "Server": SERVER, **told.headers}

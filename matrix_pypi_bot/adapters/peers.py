@@ -8,8 +8,10 @@ from typing import Final
 import aiohttp
 
 from matrix_pypi_bot.core.limits import MAX_LEAF_LINE_BYTES, MAX_NOTE_BYTES
+from matrix_pypi_bot.core.list_document import MAX_LIST_BYTES
 from matrix_pypi_bot.ports import Absent, Away, Entries, Peer, Wrong
 from matrix_pypi_bot.process.outbound import ForbiddenAddress, Outbound, Unreachable, origin_of
+from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.problems import clean_line
 
 NOTE_SECONDS: Final = 10.0
@@ -55,6 +57,10 @@ class PeerHttp:
         if not 0 < len(lines) - 1 <= end - start:
             return Wrong(f"{len(lines) - 1} entries where 1 to {end - start} were asked for")
         return Entries(lines[:-1], len(body))
+
+    async def list(self, peer: Peer, sha256: Sha256) -> bytes | Absent | Away | Wrong:
+        """See `ports.LogReader.list`."""
+        return await self._get(peer, f"lists/{sha256}", _ENTRIES, MAX_LIST_BYTES, ENTRIES_SECONDS)
 
     async def _get(
         self, peer: Peer, path: str, kind: str, max_bytes: int, seconds: float

@@ -16,6 +16,7 @@ from matrix_pypi_bot.api.errors import Handler, answering
 from matrix_pypi_bot.services.log import MAX_ENTRIES, LogKeeper
 from matrix_pypi_bot.services.provenance import Provenance
 from matrix_pypi_bot.services.shown_copies import ShownCopies
+from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import LOG, PROVENANCE, PROVENANCE_TYPE
 from matrix_pypi_bot.wire.names import parse_file_name, parse_project
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
@@ -25,6 +26,7 @@ MAX_WAITING: Final = 64
 _CHECKPOINT: Final = f"{LOG}/checkpoint"
 _MAX_DIGITS: Final = 18
 _ORG: Final = "{org:[a-z0-9][a-z0-9.-]{0,62}}"
+_SHA256: Final = "{sha256:[0-9a-f]{64}}"
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 _ASK_AGAIN: Final = "no-cache"
 
@@ -57,6 +59,7 @@ class PublicApi:
                 web.get(f"{LOG}/entries", self._entries),
                 web.get(f"{LOG}/copies/{_ORG}/checkpoint", self._copied_checkpoint),
                 web.get(f"{LOG}/copies/{_ORG}/entries", self._copied_entries),
+                web.get(f"{LOG}/lists/{_SHA256}", self._list),
                 web.get(f"{PROVENANCE}/{{project}}/{{file}}", self._document),
                 *more,
             ]
@@ -103,6 +106,13 @@ class PublicApi:
         whole = start + len(entries) == min(end, start + MAX_ENTRIES)
         body = b"".join(entry + b"\n" for entry in entries)
         return _answer(request, body, "application/x-ndjson", caching if whole else _ASK_AGAIN)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        """A list that an index statement stands for, of this organisation or another."""
+        body = await self._copies.list(Sha256(request.match_info["sha256"]))
+        if body is None:
+            raise Problem("there is no such list here", code=ProblemCode.NOT_FOUND)
+        return _answer(request, body, "application/x-ndjson", _FOR_EVER)
 
     async def _document(self, request: web.Request) -> web.Response:
         """Our copy of a file's provenance (PEP 740), as it was when it was verified."""

@@ -16,7 +16,7 @@ from matrix_pypi_bot.core.strict_json import canonical
 from matrix_pypi_bot.wire.digests import InvalidDigest, parse_sha256
 from matrix_pypi_bot.wire.names import FileName, InvalidName, parse_file_name
 
-MAX_LIST_BYTES: Final = 32 << 20
+MAX_LIST_BYTES: Final = 6 << 20  # some 20,000 files; the largest project known lists about 12,000
 _MAX_LINE_BYTES: Final = 16_384
 
 

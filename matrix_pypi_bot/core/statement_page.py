@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from matrix_pypi_bot.core.claims import Claim, Facts
 from matrix_pypi_bot.core.index_file import IndexFile
+from matrix_pypi_bot.core.list_document import Listed
 from matrix_pypi_bot.core.standing import Standing
 from matrix_pypi_bot.core.witnesses import Witnesses
+from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.names import FileName
 
 T = TypeVar("T")
+Lists: TypeAlias = Mapping[str, Mapping[FileName, Listed]]
+"""By organisation, what its newest index statement lists."""
+
+NO_LISTS: Final[Lists] = {}
 
 
 def attested_files(
@@ -25,24 +31,27 @@ def attested_files(
     *,
     known: Callable[[FileName], bool],
     serial: int | None,
+    lists: Lists = NO_LISTS,
 ) -> dict[FileName, IndexFile]:
     """An entry for each attested file that is not `known` here, and that others saw after the page with `serial` was shown.
 
     A page that upstream showed without the file tells that it was removed, unless as many organisations as a quorum needs saw the file
-    at a later serial. `serial` None: no page was ever shown here.
+    at a later serial. `serial` None: no page was ever shown here. `lists` are what organisations last saw upstream list.
     """
     return {
-        file: entry_of(file, one, standing)
+        file: entry_of(file, one, standing, lists)
         for file, one in witnesses.items()
         if one.digests and not known(file) and (serial is None or _later(one.claims, serial) >= standing.needed)
     }
 
 
-def entry_of(file: FileName, witnesses: Witnesses, standing: Standing) -> IndexFile:
+def entry_of(file: FileName, witnesses: Witnesses, standing: Standing, lists: Lists = NO_LISTS) -> IndexFile:
     """The entry of an attested file, saying the digest that most organisations name. It has no address at upstream."""
     digest = max(witnesses.digests, key=lambda one: (len(witnesses.digests[one].hashed), one))
     claims = [claim for claim in witnesses.claims if claim.subject == digest]
-    agreed = _Agreed(claims, standing.needed)
+    agreed = _Agreed(
+        [_newest(claim, lists) for claim in {claim.org: claim for claim in claims}.values()], standing.needed
+    )
     metadata = agreed.on(lambda facts: facts.core_metadata)
     return IndexFile(
         name=file,
@@ -61,8 +70,8 @@ def entry_of(file: FileName, witnesses: Witnesses, standing: Standing) -> IndexF
 class _Agreed:
     """What enough organisations say alike; each has one voice, the newest statement of it."""
 
-    def __init__(self, claims: Iterable[Claim], needed: int) -> None:
-        self._facts = list({claim.org: claim.facts for claim in claims}.values())
+    def __init__(self, facts: list[Facts], needed: int) -> None:
+        self._facts = facts
         self._needed = needed
 
     def on(self, field: Callable[[Facts], T]) -> T | None:
@@ -73,6 +82,20 @@ class _Agreed:
             if count >= self._needed:
                 return value
         return None
+
+
+def _newest(claim: Claim, lists: Lists) -> Facts:
+    """What the organisation says of the file: what it last saw listed, where that is the file it attested, else what it attested."""
+    listed = lists.get(claim.org, {}).get(claim.file)
+    if listed is None or listed.sha256 != claim.subject:
+        return claim.facts
+    return Facts(
+        size=claim.facts.size if listed.size is None else listed.size,
+        cid=claim.facts.cid,
+        core_metadata=None if listed.core_metadata is None else Sha256(listed.core_metadata),
+        requires_python=listed.requires_python,
+        yanked=listed.yanked,
+    )
 
 
 def _later(claims: Iterable[Claim], serial: int) -> int:

@@ -11,6 +11,7 @@ from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.leaves import Leaf
 from matrix_pypi_bot.core.notes import NoteKey
 from matrix_pypi_bot.ports.outside import Absent, Away, Wrong
+from matrix_pypi_bot.wire.digests import Sha256
 
 if TYPE_CHECKING:
     from matrix_pypi_bot.ports.database import Transaction
@@ -51,6 +52,10 @@ class LogReader(Protocol):
 
     async def entries(self, peer: Peer, of: str | None, start: int, end: int) -> Entries | Away | Wrong:
         """The lines of the leaves from `start` on: one or more, and none from `end` on."""
+        ...
+
+    async def list(self, peer: Peer, sha256: Sha256) -> bytes | Absent | Away | Wrong:
+        """The list of files with this digest, not looked at."""
         ...
 
 

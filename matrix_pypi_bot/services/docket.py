@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from aiolimiter import AsyncLimiter
@@ -37,7 +38,7 @@ _BATCH: Final = 200
 
 
 class Docket:
-    """Make it in a running loop and have `run()` run."""
+    """Make it in a running loop and have `run()` run. `want_lists(project)` hears of projects whose page upstream does not show now."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Docket:
         refresher: Refresher,
         store: Store,
         clock: Clock,
+        want_lists: Callable[[ProjectName], None] = lambda project: None,
         round_seconds: float = ROUND_SECONDS,
     ) -> None:
         self._court = court
@@ -58,6 +60,7 @@ class Docket:
         self._refresher = refresher
         self._store = store
         self._clock = clock
+        self._want_lists = want_lists
         self._round_seconds = round_seconds
         self._limiter = AsyncLimiter(ASKS_PER_MINUTE, 60)
         self._looks: dict[ProjectName, None] = {}
@@ -94,6 +97,11 @@ class Docket:
             )
             self._seen.append((ProjectName(observed.project), seen))
             self._wake.set()
+
+    def hear_list(self, project: ProjectName) -> None:
+        """A list that somebody's index statement stands for is here."""
+        self._looks[project] = None
+        self._wake.set()
 
     def page_is_live(self, project: ProjectName) -> None:
         """Upstream answered about the project: what could not be checked before can be now."""
@@ -153,12 +161,16 @@ class Docket:
             self._seen.popleft()
         while self._looks or self._changed:
             while self._looks:
-                project = next(iter(self._looks))
-                await self._court.look(project)
-                self._looks.pop(project, None)
+                await self._look(next(iter(self._looks)))
             if self._changed:
                 organisation = self._changed.pop()
                 await self._decide_anew(organisation)
+
+    async def _look(self, project: ProjectName) -> None:
+        known = await self._court.look(project)
+        self._looks.pop(project, None)
+        if known.view is not None and known.view.state == "down":
+            self._want_lists(project)
 
     async def _decide_anew(self, organisation: str) -> None:
         after = ""
@@ -172,9 +184,7 @@ class Docket:
                 after = project
                 await asyncio.sleep(0)
             if self._looks:
-                project = next(iter(self._looks))
-                await self._court.look(project)
-                self._looks.pop(project, None)
+                await self._look(next(iter(self._looks)))
             elif len(projects) < _BATCH:
                 return
 

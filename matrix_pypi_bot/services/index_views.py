@@ -10,7 +10,7 @@ from typing import Final
 from matrix_pypi_bot.core.events import post_of
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.limits import MAX_INDEX_VIEW_SECONDS
-from matrix_pypi_bot.core.list_document import list_document
+from matrix_pypi_bot.core.list_document import MAX_LIST_BYTES, list_document
 from matrix_pypi_bot.core.statements.index import IndexView
 from matrix_pypi_bot.ports import PROJECT_ROOM, Transaction
 from matrix_pypi_bot.services.known import Known, View
@@ -36,6 +36,8 @@ class IndexViews:
         if view is None or view.state != "live" or not known.accepted:
             return False
         body = list_document(view.page.files.values())
+        if len(body) > MAX_LIST_BYTES:
+            return False  # nobody would read it
         root = sha256_of(body)
         last = (await tables.ledger.newest_index(known.project)).get(self.voice.org)
         if last is not None and last.sha256 == root and 0 <= now_ms - last.first_seen_ms < RENEW_MS:

@@ -12,6 +12,7 @@ from matrix_pypi_bot.core.index_document import IndexPage
 from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.core.judge import OUT
 from matrix_pypi_bot.core.provenance import Provenances
+from matrix_pypi_bot.core.statement_page import Lists
 from matrix_pypi_bot.ports import Accepted, OverrideRow, VerdictRow
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import FileDecision, ViewState
@@ -104,7 +105,8 @@ class Known:
     """Everything known of a project. `accepted` are rows of files served here; approvals are in `orders`.
 
     A page with a serial below `serial_floor` is not believed; None: upstream never told one, or an operator had it forgotten. `claims`
-    are what anybody's statements say of the project's files, `verdicts` what was judged of them, both oldest first. `sights` tells when
+    are what anybody's statements say of the project's files, `verdicts` what was judged of them, both oldest first; `lists` is what
+    other organisations last saw listed, read while upstream is away. `sights` tells when
     each file was first seen, where that matters to a policy. `at_ms` is the moment at which all this was decided, `redecide_at_ms` the
     first one after it at which time alone may change an answer.
     """
@@ -119,6 +121,7 @@ class Known:
     serial_floor: int | None = None
     claims: tuple[Claim, ...] = ()
     verdicts: tuple[VerdictRow, ...] = ()
+    lists: Lists = field(default_factory=dict)
     finished: Finished | None = None
     at_ms: int = 0
     redecide_at_ms: int | None = None

@@ -19,6 +19,7 @@ from matrix_pypi_bot.core.index_document import InvalidPage
 from matrix_pypi_bot.core.provenance import Provenances
 from matrix_pypi_bot.ports import Clock, Store, Transaction
 from matrix_pypi_bot.services.known import Known, orders_of
+from matrix_pypi_bot.services.lists import ListShelf
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.stored_page import rebuilt_view, view_of
 from matrix_pypi_bot.wire.names import ProjectName
@@ -62,6 +63,7 @@ class Projects:
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
         self._in_doubt = False
+        self._lists = ListShelf(clock)
 
     async def start(self) -> None:
         """Takes up the change stream where it was left. Raises StoreAway."""
@@ -228,7 +230,8 @@ class Projects:
         known = replace(known, claims=claims, verdicts=verdicts)
         if known.view is None and self.rulebook.is_attested(known):
             known = replace(known, view=rebuilt_view(known.project))
-        return known
+        is_down = known.view is not None and known.view.state == "down" and self.rulebook.is_attested(known)
+        return replace(known, lists=await self._lists.of(tables, known.project) if is_down else {})
 
     async def _provenance(self, tables: Transaction, project: ProjectName) -> Provenances:
         policy = self.rulebook.proofs.policy

@@ -76,6 +76,11 @@ class Pull:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
+    def peers(self) -> Sequence[Peer]:
+        """The organisations pinned now, and where their logs answer."""
+        return self._peers()
+
+    @property
     def heads(self) -> Mapping[str, Instant]:
         """When each organisation's newest verified head was signed; whoever is not in it has none."""
         return self._copies.heads

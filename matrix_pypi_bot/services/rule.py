@@ -210,7 +210,7 @@ class Rulebook:
             return any(name in files for files in shown)
 
         serial = None if view.rebuilt else (view.page.serial or 0)
-        return attested_files(witnesses, self.standing(), known=is_known, serial=serial)
+        return attested_files(witnesses, self.standing(), known=is_known, serial=serial, lists=known.lists)
 
     def _add_attested(
         self,
@@ -243,7 +243,7 @@ class Rulebook:
         accepted = known.lasting().get(name)
         if accepted is not None and accepted.sha256 == ruling.sha256:
             return decision, _as_remembered(file, accepted)
-        return decision, entry_of(name, witnesses, self.standing())
+        return decision, entry_of(name, witnesses, self.standing(), known.lists)
 
     def _decide_class(self, known: Known, file: FileName, witnesses: Witnesses = NOBODY) -> tuple[FileDecision, bool]:
         """The decision, and whether the digest to serve is the remembered one instead of the page's."""

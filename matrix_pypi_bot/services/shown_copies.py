@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matrix_pypi_bot.ports import CopyHead, CopyId, Store, Transaction
 from matrix_pypi_bot.services.log import MAX_ENTRIES, Page
+from matrix_pypi_bot.wire.digests import Sha256
 
 
 class ShownCopies:
@@ -29,6 +30,11 @@ class ShownCopies:
             async with self._store.transaction() as tables:
                 page.take(await tables.peer_logs.entries(copy, *page.next_range()))
         return page.entries
+
+    async def list(self, sha256: Sha256) -> bytes | None:
+        """The list of files with this digest that an index statement stands for; None when it is not here. Raises StoreAway."""
+        async with self._store.transaction() as tables:
+            return await tables.ledger.document(sha256)
 
 
 async def _newest(tables: Transaction, org: str) -> tuple[CopyId | None, CopyHead | None]:

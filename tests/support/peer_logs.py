@@ -112,6 +112,7 @@ class ScriptedReader:
 
     notes: dict[tuple[str, str | None], Answer] = field(default_factory=dict)
     lines: dict[tuple[str, str | None], list[bytes]] = field(default_factory=dict)
+    lists: dict[tuple[str, str], bytes] = field(default_factory=dict)
     asked: list[tuple[str, str | None, int, int]] = field(default_factory=list)
     page: int = 1_000
 
@@ -130,6 +131,9 @@ class ScriptedReader:
 
     async def note(self, peer: Peer, of: str | None) -> Answer:
         return self.notes.get((peer.org, of), Away("nobody answers"))
+
+    async def list(self, peer: Peer, sha256: Sha256) -> bytes | Absent | Away | Wrong:
+        return self.lists.get((peer.org, sha256), Absent())
 
     async def entries(self, peer: Peer, of: str | None, start: int, end: int) -> Entries | Away | Wrong:
         self.asked.append((peer.org, of, start, end))
