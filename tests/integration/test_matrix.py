@@ -327,6 +327,7 @@ async def test_a_room_that_nobody_is_left_in_is_replaced_by_a_new_one_under_its_
     alice, (first, second) = synapse.user("alice"), wheels(project, 2)
     async with running_bot(synapse.settings(), tmp_path / "bot.db") as bot:
         await bot.queue(project, PEER.post(first))
+        await bot.until_kept(project, {first})  # what comes from a room after another took its place is passed over
         await bot.until_sent()
         old = await bot.room(project)
         await elsewhere(synapse.bot._call, "POST", f"/rooms/{quote(old, safe='')}/leave", {})
