@@ -35,6 +35,7 @@ PER_ROOM: Final = 12
 MAX_COUNTED: Final = 10_000
 MAX_LINE_CHARACTERS: Final = 300
 _MINUTE_MS: Final = 60_000
+_ONLY_READ: Final = "@"  # in the key of a room of another organisation (`ports.RoomRow`)
 _GOOD, _BAD = "\u2705", "\u274c"
 
 
@@ -91,7 +92,9 @@ class Commands:
         self._counts: LRUCache[str, int] = LRUCache(MAX_COUNTED)
 
     def hear(self, room: str, event: JsonObject) -> bool:
-        """Whether the event is a command that will be answered. One too many is not: silence costs nothing."""
+        """Whether the event is a command that will be answered. One too many is not, and none in a room that we only read."""
+        if _ONLY_READ in room:
+            return False
         now_ms = self._clock.now_ms()
         command = read_command(room, event, bot=self._bot, now_ms=now_ms)
         if command is None or len(self._waiting) >= MAX_WAITING or not self._may(command, now_ms):

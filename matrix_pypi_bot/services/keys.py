@@ -138,7 +138,7 @@ def _signed(
     listed: Sequence[ListedKey],
     version: int,
     now: Instant,
-    delegations: Sequence[Delegation],
+    delegations: Sequence[Delegation] = (),
 ) -> Checked:
     """The next manifest. Keys that were listed stay listed: what they signed still has to be told from forgeries.
 

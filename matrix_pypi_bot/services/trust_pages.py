@@ -131,7 +131,7 @@ class TrustPages:
             projects=tuple(shown),
             next=shown[-1] if more else None,
             manifests=manifests,
-            log=LogTold(origin=self._origin, note=self._log.head.note if self._log.head is not None else None),
+            log=LogTold(origin=self._origin, note=self._log.note),
         )
 
     async def project(self, project: ProjectName) -> TrustProject:
@@ -159,7 +159,7 @@ class TrustPages:
         self._check_public(project)
         explanation = await self._explainer.explain(project, file)
         known = await self._projects.load(project)
-        head = self._log.head
+        head, note = self._log.head, self._log.note
         orders = [order for order in (known.orders.project, known.orders.files.get(file)) if order is not None]
         async with self._store.transaction() as tables:
             verdicts = [row for row in await tables.ledger.verdicts(project) if row.file == file]
@@ -185,7 +185,7 @@ class TrustPages:
             refutations=tuple(one for one in placed if one.row.kind == Refutation.NAME),
             verdicts=tuple(_judged(row) for row in verdicts[-MAX_VERDICTS:]),
             manifests=manifests,
-            log=LogTold(origin=self._origin, note=head.note if head is not None else None, proofs=proofs),
+            log=LogTold(origin=self._origin, note=note, proofs=proofs),
         )
 
     def _check_public(self, project: ProjectName) -> None:

@@ -89,14 +89,11 @@ async def trust_world(world: World, *, is_public: bool = True) -> AsyncIterator[
     port = _free_port()
     base = f"http://127.0.0.1:{port}"
     passed_on = PublicPages(base)
+    api = PublicApi(keeper, ShownCopies(world.store), more=TrustHandlers(pages).routes)
+    public, trust = PublicHandler(passed_on), TrustHandler(passed_on)
     async with (
-        listen(
-            PublicApi(keeper, ShownCopies(world.store), more=TrustHandlers(pages).routes),
-            socket_path=None,
-            host="127.0.0.1",
-            port=port,
-        ),
-        running(ScriptedBot(), public=PublicHandler(passed_on), trust=TrustHandler(passed_on)) as frontend,
+        listen(api, socket_path=None, host="127.0.0.1", port=port),
+        running(ScriptedBot(), public=public, trust=trust) as frontend,
     ):
         yield TrustWorld(world, keeper, pages, base, frontend)
     await passed_on.close()

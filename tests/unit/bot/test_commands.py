@@ -208,6 +208,12 @@ async def test_nobody_gets_more_than_a_few_answers_a_minute(world: World, comman
     assert commands.hear(ROOM, event("!pypi help", origin_server_ts=world.clock.ms))
 
 
+async def test_in_rooms_that_the_bot_only_reads_it_says_nothing(commands: Commands) -> None:
+    assert not commands.hear(f"{ROOM}@orgb", event("!pypi help"))
+    assert not commands.hear(ROOM, event("hello"))
+    assert commands.hear(ROOM, event("!pypi help"))
+
+
 async def test_a_bug_in_an_answer_is_told_as_one_and_ends_nothing(
     world: World, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
