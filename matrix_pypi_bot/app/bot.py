@@ -1,36 +1,25 @@
-"""The composition root: the only file that knows all parts of the bot."""
+"""The parts of the bot, put together."""
 
 from __future__ import annotations
 
-import gc
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from matrix_pypi_bot import __version__
-from matrix_pypi_bot.adapters.clock import SystemClock
-from matrix_pypi_bot.adapters.database.engine import open_store
 from matrix_pypi_bot.adapters.index import UpstreamIndex
-from matrix_pypi_bot.adapters.matrix.side import MatrixSettings, MatrixSide
+from matrix_pypi_bot.adapters.matrix.side import MatrixSide
 from matrix_pypi_bot.adapters.peers import PeerHttp
 from matrix_pypi_bot.adapters.provenance.fetch import HttpDocuments
-from matrix_pypi_bot.adapters.provenance.root import open_verifier, warn_of_age
-from matrix_pypi_bot.api import Api, PublicApi, Services, Tokens, listen
-from matrix_pypi_bot.config import Settings
-from matrix_pypi_bot.core.cooldown import Cooldown
+from matrix_pypi_bot.adapters.provenance.root import warn_of_age
+from matrix_pypi_bot.api import Services
+from matrix_pypi_bot.app.given import Given, rulebook_of
 from matrix_pypi_bot.core.events import Checked
-from matrix_pypi_bot.core.evidence import Mode, Terms
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import MAINTAINER_ORG
-from matrix_pypi_bot.core.notes import NoteKey
-from matrix_pypi_bot.core.policy import NameRules
-from matrix_pypi_bot.core.provenance import ProvenancePolicy
-from matrix_pypi_bot.core.signers import MIRROR, Keyid, SigningKey
+from matrix_pypi_bot.core.signers import MIRROR, Keyid
 from matrix_pypi_bot.core.statements.keys import Manifest
-from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store, Verifier
-from matrix_pypi_bot.process.lifecycle import Lifecycle
+from matrix_pypi_bot.ports import EnvelopeRow, Verifier
 from matrix_pypi_bot.process.outbound import Outbound
-from matrix_pypi_bot.process.secret_files import put_away_seeds, read_secret, read_seed
 from matrix_pypi_bot.services.announce import Peers, addresses_of, ensure_announcement
 from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.attest import Attester
@@ -43,7 +32,7 @@ from matrix_pypi_bot.services.finder import Peer
 from matrix_pypi_bot.services.forks import Forks
 from matrix_pypi_bot.services.homeserver import JsonObject
 from matrix_pypi_bot.services.intake import Intake
-from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_manifest
+from matrix_pypi_bot.services.keys import ensure_manifest, held_manifest
 from matrix_pypi_bot.services.lists import ListFetcher
 from matrix_pypi_bot.services.log import LogKeeper
 from matrix_pypi_bot.services.log_pages import Budget
@@ -58,94 +47,53 @@ from matrix_pypi_bot.services.relay import Relay
 from matrix_pypi_bot.services.resume import ResumeGuard
 from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.services.room_answers import RoomAnswers
-from matrix_pypi_bot.services.rule import Rulebook
-from matrix_pypi_bot.services.shown_copies import ShownCopies
 from matrix_pypi_bot.services.signing import Voice
 from matrix_pypi_bot.services.strangers import RoomBudgets
 from matrix_pypi_bot.services.trust_pages import TrustPages
-from matrix_pypi_bot.trust_file import Trust, load_trust
 from matrix_pypi_bot.web import TrustHandlers
 from matrix_pypi_bot.wire.names import ProjectName
-from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
-log = logging.getLogger(__name__)
-
-_KEY_HINT: Final = "matrix-pypi keys new-org -c <this configuration> makes it"
-_REGISTRATION_HINT: Final = "matrix-pypi registration -c <this configuration> -o registration.yaml makes it"
-_MATRIX_STOP_SECONDS: Final = 2.0
 RESUMED_PROJECTS: Final = 100  # whose reports waited for the homeserver; more are settled in the rounds that follow
-_GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)  # a page of thousands of files is made of as many objects that all stay
-
-
-async def run(settings: Settings) -> None:
-    """The bot, until cancelled. Raises Problem for what an operator has to put right.
-
-    The internal API answers, and installs work, while the homeserver is away; `/readyz` is 200 once it has been there.
-    """
-    organisation, matrix, trust = _organisation(settings), _matrix_settings(settings), _trust(settings)
-    tokens = Tokens(read_secret(settings.api.token_file), read_secret(settings.api.operator_token_file))
-    clock = SystemClock()
-    async with Lifecycle() as life:
-        store = await life.enter("database", open_store(settings.database.url))
-        bot = Bot(settings, matrix, organisation, trust, store, clock)
-        life.on_stop("bot", bot.stop)
-        await bot.start()
-        address = settings.api.listen
-        await life.enter(
-            "api",
-            listen(Api(bot.services, tokens), socket_path=address.socket_path, host=address.host, port=address.port),
-        )
-        public = settings.public.listen
-        await life.enter(
-            "public pages",
-            listen(
-                PublicApi(bot.log, ShownCopies(store), bot.provenance, bot.trust.routes),
-                socket_path=public.socket_path,
-                host=public.host,
-                port=public.port,
-            ),
-        )
-        life.on_stop("appservice", bot.matrix.stop, stop_seconds=_MATRIX_STOP_SECONDS)
-        await bot.matrix.start()
-        life.task("matrix", bot.matrix.run())
-        life.task("commands", bot.commands.run())
-        life.task("clockwork", bot.clockwork.run())
-        life.task("docket", bot.docket.run())
-        life.task("log", bot.log.run())
-        life.task("logs of others", bot.pull.run())
-        life.task("lists of others", bot.lists.run())
-        gc.freeze()
-        gc.set_threshold(*_GARBAGE_THRESHOLDS)
-        log.info("bot started", extra={"version": __version__, "api": str(address), "upstream": settings.index.name})
-        await life.forever()
 
 
 class Bot:
-    """The parts, put together. Make it in a running loop."""
+    """The parts. Make it in a running loop."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        matrix: MatrixSettings,
-        organisation: Organisation,
-        trust: Trust,
-        store: Store,
-        clock: Clock,
-    ) -> None:
-        index, policy = settings.index, settings.policy
-        self._settings = settings
-        verifier = open_verifier(settings.provenance.trusted_root_file)
-        self._organisation = organisation
-        self._mxid = matrix.bot_mxid
-        self._store = store
-        self._clock = clock
+    def __init__(self, given: Given) -> None:
+        self._given = given
+        self._settings = given.settings
+        self._organisation = given.organisation
+        self._mxid = given.matrix.bot_mxid
+        self._store = given.store
+        self._clock = given.clock
+        self._was_ready = False
+        self._speaks = False
+        self._came_back: set[ProjectName] = set()
+        self._forked: set[tuple[str, str]] = set()
+        self._outbound = Outbound(user_agent=f"matrix-pypi/{__version__}")
+        told = given.settings.announce
+        self._addresses = addresses_of(told.gateway, told.log, told.kubo_peer, told.kubo_addrs)
+        self._guard = ResumeGuard(
+            store=given.store, key=given.log_key, bot_mxid=self._mxid, asks_peers=bool(given.trust.orgs)
+        )
+        self._voice = Voice(given.organisation.name, given.organisation.mirror, guard=self._guard)
+        self._reader = PeerHttp(self._outbound)
+        self._know_who_is_who(given)
+        self._know_projects(given)
+        self._speak_matrix(given)
+        self._keep_logs(given)
+        self._attest_and_judge(given)
+        self._answer(given)
+
+    def _know_who_is_who(self, given: Given) -> None:
+        store, clock, policy = given.store, given.clock, given.settings.policy
         self._members = Members(
             store=store,
             clock=clock,
-            own=organisation.pinned,
-            pinned=trust.orgs,
-            maintainers=trust.maintainers,
-            index_name=index.name,
+            own=given.organisation.pinned,
+            pinned=given.trust.orgs,
+            maintainers=given.trust.maintainers,
+            index_name=given.settings.index.name,
             quorum=policy.quorum,
             acks_missing_allowed=policy.acks_missing_allowed,
             on_change=self._members_changed,
@@ -155,19 +103,14 @@ class Bot:
             on_statement=lambda project, org: self.docket.hear(project, org),
             on_other=self._hear_other,
         )
-        self.peers = Peers(store=store, clock=clock, pinned=trust.orgs, counts=self._stands)
-        self._was_ready = False
-        self._outbound = Outbound(user_agent=f"matrix-pypi/{__version__}")
-        log_key = NoteKey(organisation.log_origin, organisation.log.public)
-        told = settings.announce
-        self._addresses = addresses_of(told.gateway, told.log, told.kubo_peer, told.kubo_addrs)
-        self._guard = ResumeGuard(store=store, key=log_key, bot_mxid=self._mxid, asks_peers=bool(trust.orgs))
-        self._speaks = False
-        voice = self._voice = Voice(organisation.name, organisation.mirror, guard=self._guard)
+        self.peers = Peers(store=store, clock=clock, pinned=given.trust.orgs, counts=self._stands)
+
+    def _know_projects(self, given: Given) -> None:
+        store, clock, index, policy = given.store, given.clock, given.settings.index, given.settings.policy
         self._projects = Projects(
             store=store,
             clock=clock,
-            rulebook=_rulebook(settings, self._members, trust, verifier),
+            rulebook=rulebook_of(given, self._members),
             upstream=f"{index.name} {index.endpoint}",
             base_url=index.endpoint,
         )
@@ -188,43 +131,47 @@ class Bot:
             ),
             on_live=self._page_is_live,
         )
+        self.provenance = self._provenance(given.verifier)
+
+    def _speak_matrix(self, given: Given) -> None:
+        store, clock, settings = given.store, given.clock, given.settings
         self.matrix = MatrixSide(
-            matrix,
+            given.matrix,
             store=store,
             clock=clock,
             intake=self._intake,
             own_keyids=self._own_keyids,
             project_exists=self._refresher.exists,
             on_trust_room=self._resume,
-            peers=[Peer(org.name, org.user) for org in trust.orgs if org.user],
+            peers=[Peer(org.name, org.user) for org in given.trust.orgs if org.user],
             stands=self._stands,
             on_head=lambda note: self.pull.hear_note(note),
             budgets=RoomBudgets(
                 clock,
-                own=organisation.name,
+                own=given.organisation.name,
                 statements_per_day=settings.log.max_statements_per_day,
                 bytes_per_day=settings.log.max_bytes_per_day,
             ),
             on_message=lambda room, event: self.commands.hear(room, event),
         )
+
+    def _keep_logs(self, given: Given) -> None:
+        store, clock, settings, organisation = given.store, given.clock, given.settings, given.organisation
         self.log = LogKeeper(
             store=store,
             clock=clock,
             guard=self._guard,
             postman=self.matrix,
-            origin=log_key.name,
+            origin=given.log_key.name,
             key=organisation.log,
             bot_mxid=self._mxid,
             checkpoint_seconds=settings.log.checkpoint_seconds,
         )
-        self._came_back: set[ProjectName] = set()
-        self._forked: set[tuple[str, str]] = set()
-        reader = PeerHttp(self._outbound)
         self.pull = pulling(
             PullParts(
                 store=store,
                 clock=clock,
-                reader=reader,
+                reader=self._reader,
                 door=self._intake,
                 members=self._members,
                 organisation=organisation,
@@ -238,7 +185,9 @@ class Bot:
                 announced=lambda org: said.log.url if (said := self.peers.announcement(org)) is not None else "",
             )
         )
-        self.provenance = self._provenance(verifier)
+
+    def _attest_and_judge(self, given: Given) -> None:
+        store, clock, index, voice = given.store, given.clock, given.settings.index, self._voice
         self._attester = Attester(
             projects=self._projects,
             refresher=self._refresher,
@@ -282,7 +231,7 @@ class Bot:
             want_lists=lambda project: self.lists.want(project),
         )
         self.lists = ListFetcher(
-            store=store, reader=reader, peers=lambda: self.pull.peers, on_new=self.docket.hear_list
+            store=store, reader=self._reader, peers=lambda: self.pull.peers, on_new=self.docket.hear_list
         )
         self.clockwork = Clockwork(
             projects=self._projects,
@@ -294,6 +243,10 @@ class Bot:
             retry_seconds=index.retry_seconds,
             daily=self._daily,
         )
+
+    def _answer(self, given: Given) -> None:
+        store, clock, index, voice = given.store, given.clock, given.settings.index, self._voice
+        organisation = given.organisation
         self.services = Services(
             answers=Answers(
                 projects=self._projects,
@@ -331,6 +284,11 @@ class Bot:
             readiness=self.readiness,
             on_observed=self.docket.hear_observed,
         )
+        self._show(given)
+
+    def _show(self, given: Given) -> None:
+        """The pages for everybody, and the answers in rooms."""
+        store, clock, organisation = given.store, given.clock, given.organisation
         pages = TrustPages(
             explainer=self.services.explainer,
             projects=self._projects,
@@ -340,9 +298,9 @@ class Bot:
             org=organisation.name,
             log_origin=organisation.log_origin,
             orgs=lambda: [member.org.name for member in self._members.keyring.members],
-            is_public=index.attests,
+            is_public=given.settings.index.attests,
         )
-        self.trust = TrustHandlers(pages)
+        self.trust_pages = TrustHandlers(pages)
         answers = RoomAnswers(
             org=organisation.name,
             explainer=self.services.explainer,
@@ -477,70 +435,3 @@ class Bot:
         await self._attester.stop()
         await self._refresher.stop()
         await self._outbound.close()
-
-
-def _organisation(settings: Settings) -> Organisation:
-    """Raises Problem (CONFIGURATION) for keys that cannot be used."""
-    organisation = settings.organisation
-    made = Organisation(
-        organisation.name,
-        root=SigningKey(read_seed(organisation.root_key_file, hint=_KEY_HINT)),
-        mirror=SigningKey(read_seed(organisation.mirror_key_file, hint=_KEY_HINT)),
-        log=SigningKey(read_seed(organisation.log_key, hint=_KEY_HINT)),
-        former_roots=tuple(map(SigningKey, put_away_seeds(organisation.root_key_file))),
-    )
-    if len({made.root.keyid, made.mirror.keyid, made.log.keyid}) < 3:
-        raise Problem(
-            "two of the organisation's keys are the same key",
-            hint="root, mirror and log key are three keys; matrix-pypi keys show -c <this configuration> tells which are the same",
-            code=ProblemCode.CONFIGURATION,
-        )
-    return made
-
-
-def _matrix_settings(settings: Settings) -> MatrixSettings:
-    appservice = settings.appservice
-    return MatrixSettings(
-        address=settings.homeserver.address,
-        server_name=settings.homeserver.server_name,
-        host=appservice.host,
-        port=appservice.port,
-        id=appservice.id,
-        bot_localpart=appservice.bot_localpart,
-        as_token=read_secret(appservice.as_token_file, hint=_REGISTRATION_HINT),
-        hs_token=read_secret(appservice.hs_token_file, hint=_REGISTRATION_HINT),
-        max_body_bytes=appservice.max_body_bytes,
-        max_created_per_minute=settings.rooms.max_created_per_minute,
-        reconcile_seconds=settings.rooms.reconcile_seconds,
-    )
-
-
-def _provenance_policy(settings: Settings, trust: Trust, verifier: Verifier | None) -> ProvenancePolicy | None:
-    if verifier is None:
-        return None
-    return ProvenancePolicy(
-        root=verifier.root,
-        quarantine=settings.policy.publisher_change == "quarantine",
-        pins=trust.publishers or {},
-        served_at=(settings.provenance.served_at or "").rstrip("/"),
-    )
-
-
-def _trust(settings: Settings) -> Trust:
-    """Raises ConfigurationProblem for a trust file that cannot be used."""
-    file = settings.trust.file
-    return Trust() if file is None else load_trust(file, own=settings.organisation.name)
-
-
-def _rulebook(settings: Settings, members: Members, trust: Trust, verifier: Verifier | None) -> Rulebook:
-    policy = settings.policy
-    return Rulebook(
-        Terms(mode=Mode(policy.offline), keep_removed=policy.removed_upstream == "keep"),
-        [denied.denial() for denied in policy.deny],
-        names=NameRules(allow_only=policy.allow_only, reserved=policy.reserved),
-        cooldown=Cooldown(
-            seconds=policy.cooldown_seconds, exemptions=tuple(exempt.exemption() for exempt in policy.cooldown_exempt)
-        ),
-        standing=members.standing,
-        provenance=_provenance_policy(settings, trust, verifier),
-    )
