@@ -182,6 +182,7 @@ class Bot:
                 on_restored=self._restored,
                 on_round=self._logs_were_read,
                 on_fork=lambda fork: self._forked.add(fork.notes),
+                on_project=self.matrix.follow,
                 announced=lambda org: said.log.url if (said := self.peers.announcement(org)) is not None else "",
             )
         )

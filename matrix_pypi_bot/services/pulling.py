@@ -19,11 +19,12 @@ from matrix_pypi_bot.services.own_copies import OwnCopies
 from matrix_pypi_bot.services.pull import Pull
 from matrix_pypi_bot.services.resume import ResumeGuard
 from matrix_pypi_bot.services.taking import Taking
+from matrix_pypi_bot.wire.names import ProjectName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullParts:
-    """What pulling needs of the rest of the bot. Hooks: see `Pull`, `Copies` and `OwnCopies`.
+    """What pulling needs of the rest of the bot. Hooks: see `Pull`, `Copies`, `OwnCopies` and `Taking`.
 
     `announced(org)` is where an organisation says that its log is, for those whose address the operator did not write; "" if nowhere.
     """
@@ -42,6 +43,7 @@ class PullParts:
     on_round: Callable[[bool], Awaitable[None]]
     announced: Callable[[str], str] = lambda org: ""
     on_fork: Callable[[Fork], None] = lambda fork: None
+    on_project: Callable[[ProjectName], None] = lambda project: None
 
 
 def pulling(parts: PullParts) -> Pull:
@@ -72,7 +74,7 @@ def pulling(parts: PullParts) -> Pull:
         reader=parts.reader,
         pages=LogPages(store=parts.store, clock=parts.clock, reader=parts.reader, budget=parts.budget),
         copies=copies,
-        taking=Taking(store=parts.store, clock=parts.clock, door=parts.door),
+        taking=Taking(store=parts.store, clock=parts.clock, door=parts.door, on_project=parts.on_project),
         own=own,
         peers=lambda: [
             Peer(org.name, org.log_url or parts.announced(org.name), configured=bool(org.log_url))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -18,6 +18,7 @@ from matrix_pypi_bot.core.leaves import Leaf, parsed
 from matrix_pypi_bot.core.rejected import Code, Rejected
 from matrix_pypi_bot.core.statements.keys import Manifest
 from matrix_pypi_bot.ports import Clock, CopyId, StatementDoor, Store, StoreAway, Waiting
+from matrix_pypi_bot.wire.names import ProjectName
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,24 @@ _Looked = tuple[Waiting, Checked | str]
 
 
 class Taking:
-    """`outcomes` counts leaves by organisation and outcome: `OK`, or the code of the first check that failed."""
+    """`outcomes` counts leaves by organisation and outcome: `OK`, or the code of the first check that failed.
 
-    def __init__(self, *, store: Store, clock: Clock, door: StatementDoor) -> None:
+    `on_project(project)` hears of projects about which a log told something that no room had.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        door: StatementDoor,
+        on_project: Callable[[ProjectName], None] = lambda project: None,
+    ) -> None:
         self.outcomes: collections.Counter[tuple[str, str]] = collections.Counter()
         self._store = store
         self._clock = clock
         self._door = door
+        self._on_project = on_project
 
     async def introduce(self, leaves: Sequence[Leaf]) -> None:
         """Takes the manifests among leaves that nobody vouches for yet. Raises StoreAway."""
@@ -156,5 +168,7 @@ class Taking:
     def _tell(self, checked: Checked) -> None:
         try:
             self._door.tell(checked)
+            if (project := checked.statement.predicate.about_project()) is not None:
+                self._on_project(ProjectName(project))
         except Exception:  # what was kept stays kept, whatever those do who hear of it
             log.exception("statement kept, but not told of", extra={"statement": checked.statement.id})

@@ -162,6 +162,7 @@ class Node:
         self.forks: list[Fork] = []
         self.restored: list[Checked] = []
         self.statements: list[tuple[str, str]] = []
+        self.followed: list[str] = []
         self.rounds = 0
         self.members = Members(
             store=store, clock=clock, own=organisation.pinned, pinned=[peer.pinned for peer in peers]
@@ -193,6 +194,7 @@ class Node:
                 on_restored=self._restored,
                 on_round=self._round,
                 on_fork=self.forks.append,
+                on_project=self.followed.append,
                 announced=lambda org: f"https://announced.example/{org}",
             )
         )

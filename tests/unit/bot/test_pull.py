@@ -45,6 +45,7 @@ async def test_a_newcomer_that_knows_a_root_key_alone_has_everything_after_one_r
         await bot.pull.pull("orgb")
         assert await bot.attested("orgb") == [ONE, TWO, THREE]
         assert bot.statements == [("mxa", "orgb")] * 3
+        assert bot.followed == ["mxa"] * 3
         assert (bot.pull.heads, bot.pull.broken, bot.rounds) == ({"orgb": now(clock)}, frozenset(), 1)
         assert bot.members.head_times == {"orgb": now(clock)}
 
