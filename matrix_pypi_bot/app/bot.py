@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Mapping
 
 from matrix_pypi_bot import __version__
 from matrix_pypi_bot.adapters.index import UpstreamIndex
 from matrix_pypi_bot.adapters.matrix.side import MatrixSide
 from matrix_pypi_bot.adapters.peers import PeerHttp
-from matrix_pypi_bot.adapters.provenance.fetch import HttpDocuments
 from matrix_pypi_bot.adapters.provenance.root import warn_of_age
 from matrix_pypi_bot.api import Services
-from matrix_pypi_bot.app.given import Given, rulebook_of
+from matrix_pypi_bot.app.given import Given, provenance_of, rulebook_of
 from matrix_pypi_bot.core.events import Checked
-from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import MAINTAINER_ORG
-from matrix_pypi_bot.core.signers import MIRROR, Keyid
 from matrix_pypi_bot.core.statements.keys import Manifest
-from matrix_pypi_bot.ports import EnvelopeRow, Verifier
 from matrix_pypi_bot.process.outbound import Outbound
-from matrix_pypi_bot.services.announce import Peers, addresses_of, ensure_announcement
+from matrix_pypi_bot.services.announce import Peers, addresses_of
 from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.clockwork import Clockwork
@@ -30,16 +25,14 @@ from matrix_pypi_bot.services.docket import Docket
 from matrix_pypi_bot.services.explain import Explainer
 from matrix_pypi_bot.services.finder import Peer
 from matrix_pypi_bot.services.forks import Forks
-from matrix_pypi_bot.services.homeserver import JsonObject
 from matrix_pypi_bot.services.intake import Intake
-from matrix_pypi_bot.services.keys import ensure_manifest, held_manifest
+from matrix_pypi_bot.services.keys import held_manifest
 from matrix_pypi_bot.services.lists import ListFetcher
 from matrix_pypi_bot.services.log import LogKeeper
 from matrix_pypi_bot.services.log_pages import Budget
 from matrix_pypi_bot.services.members import Members
 from matrix_pypi_bot.services.override import Overrides
 from matrix_pypi_bot.services.projects import Projects
-from matrix_pypi_bot.services.provenance import Provenance
 from matrix_pypi_bot.services.pulling import PullParts, pulling
 from matrix_pypi_bot.services.refresh import Refresher, RefreshSettings
 from matrix_pypi_bot.services.refutations import Refutations
@@ -48,12 +41,11 @@ from matrix_pypi_bot.services.resume import ResumeGuard
 from matrix_pypi_bot.services.revoke import KeyDesk
 from matrix_pypi_bot.services.room_answers import RoomAnswers
 from matrix_pypi_bot.services.signing import Voice
+from matrix_pypi_bot.services.speech import Speech
 from matrix_pypi_bot.services.strangers import RoomBudgets
 from matrix_pypi_bot.services.trust_pages import TrustPages
 from matrix_pypi_bot.web import TrustHandlers
 from matrix_pypi_bot.wire.names import ProjectName
-
-RESUMED_PROJECTS: Final = 100  # whose reports waited for the homeserver; more are settled in the rounds that follow
 
 
 class Bot:
@@ -67,12 +59,7 @@ class Bot:
         self._store = given.store
         self._clock = given.clock
         self._was_ready = False
-        self._speaks = False
-        self._came_back: set[ProjectName] = set()
-        self._forked: set[tuple[str, str]] = set()
         self._outbound = Outbound(user_agent=f"matrix-pypi/{__version__}")
-        told = given.settings.announce
-        self._addresses = addresses_of(told.gateway, told.log, told.kubo_peer, told.kubo_addrs)
         self._guard = ResumeGuard(
             store=given.store, key=given.log_key, bot_mxid=self._mxid, asks_peers=bool(given.trust.orgs)
         )
@@ -83,6 +70,7 @@ class Bot:
         self._speak_matrix(given)
         self._keep_logs(given)
         self._attest_and_judge(given)
+        self._speak(given)
         self._answer(given)
 
     def _know_who_is_who(self, given: Given) -> None:
@@ -103,7 +91,7 @@ class Bot:
             on_statement=lambda project, org: self.docket.hear(project, org),
             on_other=self._hear_other,
         )
-        self.peers = Peers(store=store, clock=clock, pinned=given.trust.orgs, counts=self._stands)
+        self.peers = Peers(store=store, clock=clock, pinned=given.trust.orgs, counts=self._members.stands)
 
     def _know_projects(self, given: Given) -> None:
         store, clock, index, policy = given.store, given.clock, given.settings.index, given.settings.policy
@@ -131,7 +119,7 @@ class Bot:
             ),
             on_live=self._page_is_live,
         )
-        self.provenance = self._provenance(given.verifier)
+        self.provenance = provenance_of(given, self._projects, self._outbound)
 
     def _speak_matrix(self, given: Given) -> None:
         store, clock, settings = given.store, given.clock, given.settings
@@ -140,11 +128,11 @@ class Bot:
             store=store,
             clock=clock,
             intake=self._intake,
-            own_keyids=self._own_keyids,
+            own_keyids=self._members.own_keyids,
             project_exists=self._refresher.exists,
-            on_trust_room=self._resume,
+            on_trust_room=lambda state: self.speech.resume(state),
             peers=[Peer(org.name, org.user) for org in given.trust.orgs if org.user],
-            stands=self._stands,
+            stands=self._members.stands,
             on_head=lambda note: self.pull.hear_note(note),
             budgets=RoomBudgets(
                 clock,
@@ -179,9 +167,9 @@ class Bot:
                 keeper=self.log,
                 budget=Budget(settings.log.max_statements_per_day, settings.log.max_bytes_per_day),
                 every_seconds=settings.log.pull_seconds,
-                on_restored=self._restored,
-                on_round=self._logs_were_read,
-                on_fork=lambda fork: self._forked.add(fork.notes),
+                on_restored=lambda checked: self.speech.restored(checked),
+                on_round=lambda everybody: self.speech.logs_were_read(everybody),
+                on_fork=lambda fork: self.speech.forked(fork.notes),
                 on_project=self.matrix.follow,
                 announced=lambda org: said.log.url if (said := self.peers.announcement(org)) is not None else "",
             )
@@ -245,6 +233,23 @@ class Bot:
             daily=self._daily,
         )
 
+    def _speak(self, given: Given) -> None:
+        told = given.settings.announce
+        self.speech = Speech(
+            store=given.store,
+            clock=given.clock,
+            organisation=given.organisation,
+            bot_mxid=self._mxid,
+            guard=self._guard,
+            voice=self._voice,
+            members=self._members,
+            attester=self._attester,
+            projects=self._projects,
+            forks=self._forks,
+            mail=self.matrix,
+            addresses=addresses_of(told.gateway, told.log, told.kubo_peer, told.kubo_addrs),
+        )
+
     def _answer(self, given: Given) -> None:
         store, clock, index, voice = given.store, given.clock, given.settings.index, self._voice
         organisation = given.organisation
@@ -255,7 +260,7 @@ class Bot:
                 store=store,
                 clock=clock,
                 voice=voice,
-                stands=self._stands,
+                stands=self._members.stands,
                 provenance=self.provenance,
                 peers=self.peers,
             ),
@@ -323,41 +328,15 @@ class Bot:
         await self._projects.start()
         await self._attester.start()
 
-    def _provenance(self, verifier: Verifier | None) -> Provenance | None:
-        settings = self._settings.provenance
-        if verifier is None:
-            return None
-        return Provenance(
-            projects=self._projects,
-            store=self._store,
-            clock=self._clock,
-            documents=HttpDocuments(self._outbound, timeout_seconds=settings.fetch_timeout_seconds),
-            verifier=verifier,
-            retry_seconds=settings.retry_seconds,
-        )
-
     async def _daily(self) -> None:
         """What expires is renewed, or warned about."""
         self._warn_of_root()
-        await self.renew()
+        await self.speech.renew()
 
     def _warn_of_root(self) -> None:
         settings = self._settings.provenance
         if settings.trusted_root_file is not None:
             warn_of_age(settings.trusted_root_file, self._clock.now_ms(), max_days=settings.root_age_days)
-
-    async def renew(self) -> None:
-        """The manifest holds, its keys are known, and where we are is announced; unless nothing may be signed."""
-        if not self._guard.is_open:
-            return
-        manifest = await ensure_manifest(self._store, self._clock, self._organisation, bot_mxid=self._mxid)
-        self._members.learn_own(manifest)
-        if self._addresses is not None:
-            origin = self._organisation.log_origin
-            await ensure_announcement(
-                self._store, self._clock, self._voice, self._addresses, bot_mxid=self._mxid, log_origin=origin
-            )
-        self.matrix.poke()
 
     def _members_changed(self, organisations: frozenset[str]) -> None:
         """What keys signed that were not known was passed over: rooms hold it still."""
@@ -377,52 +356,6 @@ class Bot:
     def _page_is_live(self, project: ProjectName) -> None:
         self._attester.page_is_live(project)
         self.docket.page_is_live(project)
-
-    def _own_keyids(self) -> frozenset[Keyid]:
-        """The mirror keys of this organisation, former and revoked ones too: somebody else may have them."""
-        own = self._organisation.name
-        return frozenset(
-            key.keyid for key in self._members.keyring.keys.values() if key.org == own and MIRROR in key.roles
-        )
-
-    def _stands(self, row: EnvelopeRow) -> bool:
-        """Whether a statement still counts: its key may have been revoked."""
-        now, received = Instant.of_ms(self._clock.now_ms()), Instant.of_ms(row.first_seen_ms)
-        return self._members.keyring.counts(Keyid(row.keyid), received=received, now=now)
-
-    async def _resume(self, trust_room: Sequence[JsonObject]) -> bool:
-        """The homeserver is there (again): what was published is compared, and what waited for that is signed."""
-        await self._guard.compare(trust_room)
-        await self._speak()
-        return self._guard.is_open
-
-    async def _logs_were_read(self, everybody: bool) -> None:
-        """What was found in the logs of others is acted upon. What a peer gave back of ours may have been all that was missing."""
-        if everybody:
-            self._guard.peers_were_asked()
-        for notes in tuple(self._forked):
-            await self._forks.found(notes)
-            self._forked.discard(notes)
-        for project in tuple(self._came_back):
-            await self._projects.read_again(project)
-            self._came_back.discard(project)
-        if self._guard.is_open and not self._speaks:
-            await self._speak()
-            self.matrix.release_mail()
-        self._speaks = self._guard.is_open
-
-    async def _speak(self) -> None:
-        self._speaks = self._guard.is_open
-        await self.renew()
-        await self._attester.try_again(RESUMED_PROJECTS)
-
-    def _restored(self, checked: Checked) -> None:
-        """A statement of ours is back that the database had lost."""
-        predicate = checked.statement.predicate
-        if isinstance(predicate, Manifest):
-            self._members.learn_own(predicate)
-        if (project := predicate.about_project()) is not None:
-            self._came_back.add(ProjectName(project))
 
     def readiness(self) -> Mapping[str, bool]:
         """Ready once the homeserver has been there: after that installs do not depend on it."""

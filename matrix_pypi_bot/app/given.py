@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from matrix_pypi_bot.adapters.matrix.side import MatrixSettings
+from matrix_pypi_bot.adapters.provenance.fetch import HttpDocuments
 from matrix_pypi_bot.config import Settings
 from matrix_pypi_bot.core.cooldown import Cooldown
 from matrix_pypi_bot.core.evidence import Mode, Terms
@@ -14,9 +15,12 @@ from matrix_pypi_bot.core.policy import NameRules
 from matrix_pypi_bot.core.provenance import ProvenancePolicy
 from matrix_pypi_bot.core.signers import SigningKey
 from matrix_pypi_bot.ports import Clock, Store, Verifier
+from matrix_pypi_bot.process.outbound import Outbound
 from matrix_pypi_bot.process.secret_files import put_away_seeds, read_secret, read_seed
 from matrix_pypi_bot.services.keys import Organisation
 from matrix_pypi_bot.services.members import Members
+from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.provenance import Provenance
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.trust_file import Trust, load_trust
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
@@ -110,4 +114,19 @@ def rulebook_of(given: Given, members: Members) -> Rulebook:
         ),
         standing=members.standing,
         provenance=_provenance_policy(given),
+    )
+
+
+def provenance_of(given: Given, projects: Projects, outbound: Outbound) -> Provenance | None:
+    """Who looks at provenance; None when it is only passed on."""
+    settings = given.settings.provenance
+    if given.verifier is None:
+        return None
+    return Provenance(
+        projects=projects,
+        store=given.store,
+        clock=given.clock,
+        documents=HttpDocuments(outbound, timeout_seconds=settings.fetch_timeout_seconds),
+        verifier=given.verifier,
+        retry_seconds=settings.retry_seconds,
     )

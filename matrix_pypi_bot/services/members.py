@@ -23,10 +23,10 @@ from matrix_pypi_bot.core.keyring import (
     take_manifest,
 )
 from matrix_pypi_bot.core.rejected import Rejected
-from matrix_pypi_bot.core.signers import Keyid
+from matrix_pypi_bot.core.signers import MIRROR, Keyid
 from matrix_pypi_bot.core.standing import Standing
 from matrix_pypi_bot.core.statements.keys import Manifest
-from matrix_pypi_bot.ports import Clock, Store, Transaction
+from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store, Transaction
 from matrix_pypi_bot.wire.names import ProjectName
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,16 @@ class Members:
     def manifest(self, name: str) -> Manifest | None:
         """The manifest held of an organisation."""
         return self._manifests.get(name)
+
+    def own_keyids(self) -> frozenset[Keyid]:
+        """The mirror keys of this organisation, former and revoked ones too: somebody else may have them."""
+        own = self.own.name
+        return frozenset(key.keyid for key in self.keyring.keys.values() if key.org == own and MIRROR in key.roles)
+
+    def stands(self, row: EnvelopeRow) -> bool:
+        """Whether a statement still counts: its key may have been revoked."""
+        now, received = Instant.of_ms(self._clock.now_ms()), Instant.of_ms(row.first_seen_ms)
+        return self.keyring.counts(Keyid(row.keyid), received=received, now=now)
 
     def learn_own(self, manifest: Manifest | None) -> None:
         """This organisation's manifest is this one."""
