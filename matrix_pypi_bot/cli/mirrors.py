@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
@@ -22,7 +24,9 @@ from matrix_pypi_bot.wire.names import FileName, ProjectName, parse_file_name
 from matrix_pypi_bot.wire.problems import clean_line
 from matrix_pypi_bot.wire.trust import JSON_TYPE, TRUST, TrustFile, TrustProject
 
-TIMEOUT_SECONDS: Final = 60.0
+TIMEOUT_SECONDS: Final = 60.0  # without a byte
+PAGE_SECONDS: Final = 120.0  # from the question to the last byte, however many come in between
+FILE_SECONDS: Final = 3_600.0
 MAX_TRUST_BYTES: Final = 16 << 20
 _SIMPLE_JSON: Final = "application/vnd.pypi.simple.v1+json"
 _CHUNK_BYTES: Final = 1 << 20
@@ -78,7 +82,7 @@ class Mirror:
     def provenance(self, project: ProjectName, file: FileName) -> bytes | None:
         """The provenance document (PEP 740) that it shows of the file, as `project` does; not looked at."""
         with self._answer(f"{PROVENANCE}/{project}/{quote(file)}", PROVENANCE_TYPE) as answer:
-            data = answer.read(MAX_DOCUMENT_BYTES + 1)
+            data = _read(answer, MAX_DOCUMENT_BYTES)
             if answer.status == http.client.NOT_FOUND:
                 return None
             if answer.status != http.client.OK:
@@ -105,12 +109,12 @@ class Mirror:
         if not listed.url.startswith(f"{self.address}/"):
             raise MirrorLies("its page names a file elsewhere")
         digest, count = hashlib.sha256(), 0
-        with self._answer(listed.url.removeprefix(self.address), "*/*") as answer:
+        with self._answer(listed.url.removeprefix(self.address), "*/*", FILE_SECONDS) as answer:
             if answer.status != http.client.OK:
                 raise MirrorAway(
                     f"{self.address} does not send the file: {clean_line(f'{answer.status} {answer.reason}')}"
                 )
-            while chunk := answer.read(_CHUNK_BYTES):
+            for chunk in _chunks(answer):
                 digest.update(chunk)
                 count += len(chunk)
                 if count > MAX_FILE_BYTES:
@@ -119,7 +123,7 @@ class Mirror:
 
     def _json(self, path: str, accept: str, limit: int, kind: type[T]) -> T | None:
         with self._answer(path, accept) as answer:
-            data = answer.read(limit + 1)
+            data = _read(answer, limit)
             if answer.status == http.client.NOT_FOUND:
                 return None
             if answer.status != http.client.OK:
@@ -132,22 +136,55 @@ class Mirror:
             raise MirrorLies(f"its answer makes no sense: {clean_line(str(error), 120)}") from error
 
     @contextmanager
-    def _answer(self, path: str, accept: str) -> Iterator[http.client.HTTPResponse]:
-        """Raises MirrorAway for whatever goes wrong on the way, also while the body is read."""
+    def _answer(self, path: str, accept: str, seconds: float | None = None) -> Iterator[http.client.HTTPResponse]:
+        """Raises MirrorAway for whatever goes wrong on the way, also while the body is read, and when it takes too long in all."""
         split = urlsplit(self.address)
         kind = http.client.HTTPSConnection if split.scheme == "https" else http.client.HTTPConnection
         try:
             connection = kind(split.hostname or "", split.port, timeout=TIMEOUT_SECONDS)
+            is_cut = threading.Event()
+            timer = threading.Timer(seconds or PAGE_SECONDS, _cut, [connection, is_cut])
+            timer.daemon = True
+            timer.start()
             try:
                 connection.request(
                     "GET", f"{split.path}{path}", headers={"Accept": accept, "User-Agent": "matrix-pypi"}
                 )
                 yield connection.getresponse()
+                if is_cut.is_set():  # half a head, and a body whose length nobody told, look whole
+                    raise http.client.HTTPException("it takes too long")
             finally:
+                timer.cancel()
                 connection.close()
         except (OSError, http.client.HTTPException, ValueError) as error:
             told = clean_line(str(error), 120) or type(error).__name__
             raise MirrorAway(f"{self.address} does not answer: {told}", hint="is the mirror running?") from error
+
+
+def _chunks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The body. Raises HTTPException when it breaks off: what is cut short is no lie."""
+    while chunk := answer.read(_CHUNK_BYTES):
+        yield chunk
+    if answer.length:
+        raise http.client.HTTPException("the answer breaks off")
+
+
+def _read(answer: http.client.HTTPResponse, limit: int) -> bytes:
+    """The body; of one that is larger than `limit` bytes enough to tell."""
+    data = bytearray()
+    for chunk in _chunks(answer):
+        data += chunk
+        if len(data) > limit:
+            break
+    return bytes(data)
+
+
+def _cut(connection: http.client.HTTPConnection, is_cut: threading.Event) -> None:
+    """Whoever waits for the connection waits no longer."""
+    is_cut.set()
+    with suppress(OSError):
+        if connection.sock is not None:
+            connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _told(answer: http.client.HTTPResponse, data: bytes) -> str:

@@ -151,13 +151,13 @@ def _claims(checked: Checked, keyring: Keyring, now: Instant) -> Iterator[Claim]
 
 
 def _equivocators(known: Iterable[tuple[Checked, object]], keyring: Keyring) -> set[Keyid]:
-    """Keys that signed two digests for one file."""
-    first: dict[Keyid, object] = {}
+    """Keys that signed two digests for one file. What else a key signed, which a mirror can show first, must not hide that."""
+    first: dict[tuple[Keyid, str], object] = {}
     found: set[Keyid] = set()
     for checked, value in known:
         if isinstance(checked.statement.predicate, Attestation):
-            keyid = checked.key.keyid
-            if equivocation(first.setdefault(keyid, value), value, keyring.keys) is Verdict.UPHELD:
+            keyid, file = checked.key.keyid, checked.statement.subject.name
+            if equivocation(first.setdefault((keyid, file), value), value, keyring.keys) is Verdict.UPHELD:
                 found.add(keyid)
     return found
 
@@ -186,7 +186,7 @@ def _judged(
 def _logs(
     sources: Sequence[Source], known: Mapping[str, Checked], keyring: Keyring, suspended: set[Keyid]
 ) -> tuple[frozenset[str], tuple[tuple[str, str], ...]]:
-    """Which statements are proved to be in a log, and which mirrors showed proofs that prove nothing."""
+    """Which statements are proved to be in their organisation's log, and which mirrors showed proofs that prove nothing."""
     logged: set[str] = set()
     lies: list[tuple[str, str]] = []
     notes: list[str] = []
@@ -204,12 +204,19 @@ def _logs(
             lies.append((one.address, "its log's checkpoint is not signed by a key of the log"))
             continue
         notes.append(log.note)
+        owners = {
+            member.org.name
+            for member in keyring.members
+            if any(key in keys and is_signed_by(note, key) for key in keyring.log_keys_of(member.org.name))
+        }
         for statement_id, proof in log.proofs.items():
             checked = known.get(statement_id)
-            if checked is not None and _proves(proof, checked, head):
-                logged.add(statement_id)
-            elif checked is not None:
+            if checked is None:
+                continue
+            if not _proves(proof, checked, head):
                 lies.append((one.address, f"its log does not hold the statement {statement_id[:16]}"))
+            elif checked.key.org in owners:  # somebody else's log says nothing about what its signer published
+                logged.add(statement_id)
     for first, second in itertools.combinations(dict.fromkeys(notes), 2):
         if (key := log_fork(first, second, keyring.log_keys())) is not None:
             suspended.add(keyid_of(key.public))

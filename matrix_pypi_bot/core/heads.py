@@ -69,11 +69,3 @@ def read_head_of(text: str, keys: Iterable[NoteKey]) -> SignedHead | None:
             if len(str(bare).encode()) <= MAX_HEAD_BYTES:
                 return SignedHead(key=key, checkpoint=checkpoint, at=at, note=bare)
     return None
-
-
-def origin_of_note(text: str) -> str | None:
-    """The origin that a head names, unverified: for finding out whose it may be."""
-    try:
-        return parse_checkpoint(parse_note(text).text).origin
-    except InvalidNote:
-        return None

@@ -6,9 +6,10 @@ What cannot be checked is listed too, with the reason: a line that was skipped i
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from packaging.pylock import Package, PackageArchive, PackageSdist, PackageWheel, Pylock, PylockValidationError
@@ -24,10 +25,14 @@ MAX_LOCK_BYTES: Final = 64 << 20
 MAX_WANTED: Final = 100_000
 
 _LINE: Final = re.compile(r"(?<!\S)#.*")
-_HASH: Final = re.compile(r"--hash[= ]\s*(\S+)")
-_OPTION: Final = re.compile(r"\s--\w[\w-]*")
-_INCLUDES: Final = ("-r", "--requirement")
-_NOT_SKIPPED: Final = ("-e", "--editable", "--hash")
+_CONTINUED: Final = re.compile(r"\\(?:\n|\Z)")
+_OPTION: Final = re.compile(r"\s(?=-)")
+_INCLUDES: Final = frozenset({"-r", "--requirement"})
+_FLAGS: Final = frozenset({"--no-index", "--prefer-binary", "--pre", "--require-hashes"})
+_PLACES: Final = frozenset({"-i", "--index-url", "--extra-index-url", "-f", "--find-links", "-c", "--constraint"})
+_SKIPPED: Final = _FLAGS | _PLACES | {"--no-binary", "--only-binary", "--trusted-host", "--use-feature"}
+"""Options that change nothing where there are hashes. All others are refused, also because pip takes abbreviations of them."""
+_OF_REQUIREMENTS: Final = frozenset({"--hash", "--config-settings", "--global-option"})
 _URL_FILE: Final = re.compile(r"/([^/?#]+)(?:[?#].*)?\Z")
 
 Toml: TypeAlias = Mapping[str, object]
@@ -93,27 +98,55 @@ def _read(name: str, text: str) -> Iterator[Wanted]:
 
 
 def _requirements(text: str) -> Iterator[Wanted]:
-    for line in _LINE.sub("", text).replace("\\\r\n", " ").replace("\\\n", " ").splitlines():
-        line = line.strip()
-        if line.startswith(_INCLUDES):
+    """Lines end where pip lets them end, which is not only at a line feed: what a comment seems to hide may be a line of its own."""
+    lines = _CONTINUED.sub(" ", _LINE.sub("", "\n".join(text.splitlines()))).split("\n")
+    lines = [line for told in lines if (line := told.strip())]
+    options = {name for line in lines if line.startswith("-") for name, _ in _options(line, _SKIPPED)}
+    for line in lines:
+        if line.startswith("-"):
+            continue
+        found = _requirement(line)
+        if options & _PLACES and not found.hashes and not found.unchecked:
+            found = replace(found, unchecked="has no hash, and the file names where to take it from")
+        yield found
+
+
+def _options(line: str, known: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Every option on the line and its value, as pip's parser finds them. Raises UnreadableLock for one that is not `known`."""
+    try:
+        words = iter(shlex.split(line))
+    except ValueError as error:
+        raise _unchecked(line) from error
+    for word in words:
+        name, is_joined, value = word.partition("=")
+        if not word.startswith("--"):
+            name, value = word[:2], word[2:]
+        if name in _INCLUDES:
             raise UnreadableLock("a requirements file that includes another one", hint="name both: verify a.txt b.txt")
-        if line.startswith(_NOT_SKIPPED):
-            raise UnreadableLock(f"this line cannot be checked: {clean_line(line, 100)}")
-        if line and not line.startswith("-"):
-            yield _requirement(line)
+        if name not in known:
+            raise _unchecked(line)
+        if name not in _FLAGS and not is_joined and not value:
+            value = next(words, "")
+        yield name, value
+
+
+def _unchecked(line: str) -> UnreadableLock:
+    return UnreadableLock(f"this line cannot be checked: {clean_line(line, 100)}")
 
 
 def _requirement(line: str) -> Wanted:
+    text, *rest = _OPTION.split(line, maxsplit=1)
     try:
-        told = Requirement(_OPTION.split(f"{line} ", maxsplit=1)[0].strip())
+        told = Requirement(text.strip())
         project = normalise_project(told.name)
     except (InvalidRequirement, InvalidName) as error:
         raise UnreadableLock(f"not a requirement: {clean_line(line, 100)}") from error
+    options = list(_options(" ".join(rest), _OF_REQUIREMENTS))
     if told.url is not None:
         return Wanted(project=project, version=None, unchecked="comes from an address of its own, not from the index")
     versions = [one.version for one in told.specifier if one.operator in ("==", "===") and "*" not in one.version]
     version = _version(versions[0]) if len(versions) == 1 else None
-    hashes = frozenset(_digest(found) for found in _HASH.findall(line))
+    hashes = frozenset(_digest(value) for name, value in options if name == "--hash")
     if version is None:
         return Wanted(project=project, version=None, hashes=hashes, unchecked="is not pinned to one version")
     return Wanted(project=project, version=version, hashes=hashes)

@@ -32,6 +32,8 @@ MAX_AGE_MS: Final = 600_000  # what was written while the bot was away and nobod
 MAX_WAITING: Final = 50
 PER_SENDER: Final = 6  # answers in a minute
 PER_ROOM: Final = 12
+PER_SERVER: Final = 30  # accounts are free, homeservers are less so
+ALL_PER_MINUTE: Final = 120  # each costs a look at a project and two events
 MAX_COUNTED: Final = 10_000
 MAX_LINE_CHARACTERS: Final = 300
 _MINUTE_MS: Final = 60_000
@@ -134,10 +136,15 @@ class Commands:
         if (minute := now_ms // _MINUTE_MS) != self._minute:
             self._minute = minute
             self._counts.clear()
-        for key, limit in ((command.sender, PER_SENDER), (f"room {command.room}", PER_ROOM)):
-            if self._counts.get(key, 0) >= limit:
-                return False
-        for key in (command.sender, f"room {command.room}"):
+        limits = {
+            command.sender: PER_SENDER,
+            f"room {command.room}": PER_ROOM,
+            f"server {command.sender.partition(':')[2]}": PER_SERVER,
+            "all": ALL_PER_MINUTE,
+        }
+        if any(self._counts.get(key, 0) >= limit for key, limit in limits.items()):
+            return False
+        for key in limits:
             self._counts[key] = self._counts.get(key, 0) + 1
         return True
 

@@ -174,7 +174,7 @@ class Postman:
         try:
             return await self._send_to(place, row)
         except HomeserverRefused as again:
-            if not again.no_access or not place.made_by:
+            if not again.no_access or not (place.made_by or _is_talk(row)):
                 raise
             if place.is_read_only or not row.type.startswith(EVENT_PREFIX):
                 raise Unsendable(again.detail) from again  # said in that room or nowhere
@@ -186,7 +186,7 @@ class Postman:
                 return await self._homeserver.send(place.room_id, row.type, row.content, row.txn_id)
             return await self._homeserver.put_state(place.room_id, row.type, row.state_key, row.content)
         except HomeserverRefused as refusal:
-            if refusal.permanent:
+            if refusal.permanent or (refusal.status == 400 and _is_talk(row)):
                 raise Unsendable(refusal.detail) from refusal
             raise
 
@@ -216,3 +216,8 @@ class Postman:
         log.warning(
             "mail must wait", extra={"room": room or "every", "reason": problem.detail, "retry_seconds": seconds}
         )
+
+
+def _is_talk(row: OutboxRow) -> bool:
+    """Whether it is an answer, a notice or a redaction: others chose what it relates to."""
+    return row.state_key is None and not row.type.startswith(EVENT_PREFIX)

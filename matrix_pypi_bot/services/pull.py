@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from matrix_pypi_bot.core.heads import SignedHead, origin_of_note
+from matrix_pypi_bot.core.heads import SignedHead, read_head_of
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import Keyring
 from matrix_pypi_bot.core.limits import MAX_NOTE_BYTES
@@ -112,10 +112,9 @@ class Pull:
             self._wakes[org].set()
 
     def hear_note(self, note: str) -> None:
-        """The same, of whatever log the note says that it is."""
-        origin = origin_of_note(note)
+        """The same, of whatever log it is the head of. A forged one, as strangers can send, wakes nobody and takes nobody's place."""
         for peer in self._peers():
-            if any(key.name == origin for key in self._keyring().log_keys_of(peer.org)):
+            if len(note) <= MAX_NOTE_BYTES and read_head_of(note, self._keyring().log_keys_of(peer.org)) is not None:
                 self.hear_head(peer.org, note)
 
     def keys_changed(self) -> None:

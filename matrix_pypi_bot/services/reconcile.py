@@ -23,6 +23,7 @@ Receive = Callable[[str, Sequence[JsonObject]], Awaitable[None]]
 CHUNK_EVENTS: Final = 200  # the database is held for so many at a time
 BREATH_SECONDS: Final = 0.05  # between rooms: nobody waits for this
 SETTLE_SECONDS: Final = 3.0  # without a word, after which what was missed is taken to have come in
+AGAIN_SECONDS: Final = 300.0  # after which a room is read that could not be
 MOST_SECONDS: Final = 60.0  # and after so long the room is read also if words keep coming
 TXN_ID: Final = "state"  # under which the inbox notes what came this way
 
@@ -62,6 +63,7 @@ class Reconciler:
         self._due: dict[str, float] = {}
         self._unsettled: dict[str, tuple[float, float]] = {}  # when it began, when the last word came
         self._all = False
+        self._everything_at = self._loop.time() + every_seconds
 
     def request(self, key: str | None = None) -> None:
         """Have one room (all: None) read soon."""
@@ -96,9 +98,8 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reads what was requested, and everything from time to time, until cancelled."""
-        everything_at = self._loop.time() + self._every_seconds
         while True:
-            next_at = min([everything_at, *self._due.values()])
+            next_at = min([self._everything_at, *self._due.values()])
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(next_at):
                     await self._wake.wait()
@@ -110,24 +111,33 @@ class Reconciler:
                 _, last = self._unsettled.pop(key, (now, 0.0))
                 if last + self._settle_seconds > now:
                     self._unsettled[key] = now, last
-            if self._all or now >= everything_at:
-                self._all, everything_at = False, now + self._every_seconds
+            if self._all or now >= self._everything_at:
+                self._all, self._everything_at = False, now + self._every_seconds
                 await self.read()
             elif due:
                 await self.read(due)
 
     async def read(self, keys: frozenset[str] | None = None) -> None:
         """Reads these rooms (None: all) now, one after the other. Never raises for what others do: it is only done later."""
+        left = keys
         try:
             async with self._store.transaction() as t:
                 rows = [row for row in await t.mail.rooms() if not row.lost and (keys is None or row.key in keys)]
-            for row in rows:
+            for number, row in enumerate(rows):
+                left = frozenset(each.key for each in rows[number:])
                 await self._read_room(row)
                 await asyncio.sleep(BREATH_SECONDS)
-        except StoreAway as problem:
+        except (StoreAway, HomeserverAway) as problem:
             log.warning("rooms were not all read", extra={"reason": problem.detail})
-        except HomeserverAway as problem:  # it will be asked for again when it is back
-            log.info("rooms were not all read", extra={"reason": problem.detail})
+            self._read_later(left)
+
+    def _read_later(self, keys: frozenset[str] | None) -> None:
+        """What was asked for is not lost, also when the homeserver's absence was too short for anybody to notice."""
+        at = self._loop.time() + AGAIN_SECONDS
+        if keys is None:
+            self._everything_at = min(self._everything_at, at)
+        for key in keys or ():
+            self._due[key] = min(self._due.get(key, at), at)
 
     async def _read_room(self, row: RoomRow) -> None:
         try:
@@ -144,5 +154,6 @@ class Reconciler:
             if isinstance(problem, StoreAway) or problem.unreachable:
                 raise
             log.warning("room was not read", extra={"room": row.key, "reason": problem.detail})
+            self._read_later(frozenset({row.key}))
         except Problem as problem:
             log.warning("room needs more than was done", extra={"room": row.key, "reason": problem.detail})

@@ -8,6 +8,7 @@ from typing import Final
 from cachetools import LRUCache
 
 from matrix_pypi_bot.core.events import Checked
+from matrix_pypi_bot.core.statements.keys import Manifest
 from matrix_pypi_bot.ports import Clock, Transaction
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,15 @@ class RoomBudgets:
         self._told: dict[str, int] = {}
 
     async def is_over(self, tables: Transaction, checked: Checked | None, size_bytes: int) -> bool:
-        """Whether the statement is beyond its organisation's budget; it is counted."""
+        """Whether the statement is beyond its organisation's budget; it is counted.
+
+        Not what is known: whoever repeats what an organisation said, as strangers can, does not spend its budget. Nor manifests, of
+        which old ones are kept no second time: there are few, and keys come from them.
+        """
         if checked is None or not self._statements or checked.key.org == self._own:
+            return False
+        statement = checked.statement
+        if isinstance(statement.predicate, Manifest) or await tables.ledger.envelope(statement.id) is not None:
             return False
         org, day = checked.key.org, self._clock.now_ms() // _DAY_MS
         statements, total_bytes = await tables.peer_logs.spend(org, day, 1, size_bytes)

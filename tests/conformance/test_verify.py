@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from matrix_pypi_bot.adapters.database.engine import open_store
-from matrix_pypi_bot.cli import main
+from matrix_pypi_bot.cli import main, mirrors
 from matrix_pypi_bot.core.publisher import Publisher
 from tests.support.bot_world import ONE, OTHER_ONE, TWO, ManualClock, ScriptedIndex, World
 from tests.support.fake_sigstore import FakeSigstore
@@ -209,6 +210,31 @@ async def test_one_mirror_that_is_away_is_a_warning_and_all_are_the_end(
     everybody = await verify(lock, "--from", away, "--trust", trust)
     assert (one.exit_code, f"warning: {away} does not answer" in one.stderr) == (0, True)
     assert (everybody.exit_code, f"error: {away} does not answer" in everybody.stderr) == (4, True)
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 90000\r\n\r\nxx", b"X-Slow: "])
+async def test_an_answer_that_breaks_off_or_never_ends_is_none_and_no_lie(
+    head: bytes, site: MirrorSite, trust: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "PAGE_SECONDS", 0.2)
+
+    async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" + head)
+        with suppress(ConnectionError):
+            while not head.endswith(b"xx"):
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(dribble, "127.0.0.1", 0) as server:
+        slow = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with asyncio.timeout(20):
+            result = await verify(lock, "--from", slow, "--from", site.address, "--trust", trust)
+    assert (result.exit_code, result.stdout.split()[0]) == (0, "ok")
+    assert f"warning: {slow} does not answer" in result.stderr
 
 
 async def test_who_is_not_pinned_is_not_believed(site: MirrorSite, lock: Path, tmp_path: Path) -> None:

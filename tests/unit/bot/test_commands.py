@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from matrix_pypi_bot.core.keyring import PinnedOrg
 from matrix_pypi_bot.core.signers import MIRROR, WATCHER, SigningKey
-from matrix_pypi_bot.services.commands import PER_SENDER, Command, Commands, read_command
+from matrix_pypi_bot.services.commands import ALL_PER_MINUTE, PER_SENDER, PER_SERVER, Command, Commands, read_command
 from matrix_pypi_bot.services.intake import Intake
 from matrix_pypi_bot.services.keys import ensure_manifest
 from matrix_pypi_bot.services.members import Members
@@ -206,6 +206,19 @@ async def test_nobody_gets_more_than_a_few_answers_a_minute(world: World, comman
     assert (heard.count(True), others.count(True)) == (PER_SENDER, 12 - PER_SENDER)
     world.clock.pass_seconds(60)
     assert commands.hear(ROOM, event("!pypi help", origin_server_ts=world.clock.ms))
+
+
+async def test_nor_do_many_accounts_of_one_homeserver_in_many_rooms_nor_all_homeservers_together(
+    world: World, commands: Commands
+) -> None:
+    def hear(number: int, server: str) -> bool:
+        heard = commands.hear(f"project:p{number}", event("!pypi help", sender=f"@user{number}:{server}"))
+        commands._waiting.clear()
+        return heard
+
+    assert [hear(n, "evil.example") for n in range(PER_SERVER + 5)].count(True) == PER_SERVER
+    others = [hear(n, f"s{n}.example") for n in range(100, 100 + ALL_PER_MINUTE)]
+    assert others.count(True) == ALL_PER_MINUTE - PER_SERVER
 
 
 async def test_in_rooms_that_the_bot_only_reads_it_says_nothing(commands: Commands) -> None:

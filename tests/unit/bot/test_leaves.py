@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix_pypi_bot.core.heads import origin_of_note, read_head_of
+from matrix_pypi_bot.core.heads import read_head_of
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.leaves import NotALeaf, parsed, read_leaf
 from matrix_pypi_bot.core.notes import Checkpoint, cosign, sign_checkpoint
@@ -70,7 +70,6 @@ def test_whatever_a_line_is_it_is_a_leaf_that_is_read_again_as_the_same_or_none(
     lambda change: NOTE[: change[0]] + change[1] + NOTE[change[0] + 1 :]
 )))  # fmt: skip
 def test_whatever_a_note_is_it_is_that_logs_head_or_none(text: str) -> None:
-    origin_of_note(text)
     head = read_head_of(text, [ORG.note_key])
     assert head is None or (head.size, head.root) == (2, read_root())
 

@@ -51,12 +51,30 @@ def test_what_cannot_be_checked_is_listed_with_the_reason(line: str, unchecked: 
     "text",
     [
         "-r other.txt", "-e .", "--hash=sha256:" + "a" * 64, "mxa==1.0 --hash=md5:" + "a" * 32, "mxa==1.0 --hash=sha256:xyz",
+        "--requ other.txt", "--pre -r other.txt", "--pre '-r' other.txt", "--pre -e .", "--edit .", "-i 'https://index.example",
+        "mxa==1.0 --has=sha256:" + "a" * 64, "mxa==1.0 --hash=sha256:" + "a" * 64 + " -r other.txt",
         "not a requirement !", "../x==1", f"mxa==1.0 \\\n# a comment ends the line\n--hash=sha256:{'a' * 64}",
     ],
 )  # fmt: skip
 def test_what_could_hide_a_hash_is_refused(text: str) -> None:
     with pytest.raises(UnreadableLock):
         requirements(text)
+
+
+def test_a_hash_that_is_spelled_for_a_shell_is_read_as_pip_reads_it() -> None:
+    [found] = requirements(f'mxa==1.0 --hash=sha256:{"a" * 64} "--ha"sh=sha256:{"b" * 64}')
+    assert found.hashes == {A, B}
+
+
+@pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_a_comment_ends_where_pip_lets_it_end(end: str) -> None:
+    assert [one.project for one in requirements(f"mxa==1.0 # a comment{end}mxb==1.0\n")] == ["mxa", "mxb"]
+
+
+@pytest.mark.parametrize("line", ["--index-url https://index.example/simple/", "-fhttps://files.example", "-c c.txt"])
+def test_without_a_hash_a_file_that_says_where_from_names_nothing_that_a_mirror_could_vouch_for(line: str) -> None:
+    told = "has no hash, and the file names where to take it from"
+    assert [one.unchecked for one in requirements(f"{line}\nmxa==1.0\nmxb==1.0 --hash sha256:{'a' * 64}")] == [told, ""]
 
 
 def test_a_pylock_names_files_with_their_digests() -> None:

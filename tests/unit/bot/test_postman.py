@@ -220,6 +220,25 @@ async def test_an_event_that_can_never_be_sent_is_set_aside_and_the_next_one_goe
     assert "event can never be sent, set aside" in caplog.messages
 
 
+@pytest.mark.parametrize(
+    ("status", "errcode"), [(400, "M_UNKNOWN"), (400, "M_DUPLICATE_ANNOTATION"), (403, "M_FORBIDDEN")]
+)
+async def test_an_answer_that_the_homeserver_does_not_take_keeps_no_statement_waiting(
+    status: int, errcode: str
+) -> None:
+    world = World(first_pause_seconds=3_600)
+    await world.queue(FLASK, "answer", type="m.room.message", key=None)
+    await world.queue(FLASK, 1)
+
+    def refuse(what: str, phase: str) -> None:
+        if what == "send":  # as of a thread that begins at an answer: whoever asked chose it
+            raise HomeserverRefused(status, errcode, "no", what=what)
+
+    world.homeserver.on_call = refuse
+    await world.until_empty()
+    assert (world.said_in(FLASK), world.backlog().aside) == ([1], 1)
+
+
 async def test_a_project_that_no_room_can_be_named_after_does_not_stop_the_mail() -> None:
     world = World()
     await world.queue("project:" + "x" * 250, 1)

@@ -143,6 +143,20 @@ async def test_a_fork_is_found_in_a_peers_copy_and_in_a_trust_room_too(
             assert [(fork.org, fork.key) for fork in bot.forks][:1] == [("orgb", orgb.note_key)]
 
 
+async def test_forged_heads_wake_nobody_and_push_out_no_true_one(
+    node: NewNode, reader: ScriptedReader, orgb: LogOrg, clock: ManualClock
+) -> None:
+    reader.serve("orgb", orgb, orgb.head(now(clock)))
+    async with node(orgb) as bot:
+        await bot.pull.pull("orgb")
+        bot.pull.hear_note(orgb.head(now(clock), root=bytes(32)))
+        origin, _, rest = orgb.head(now(clock)).split("\n", 2)
+        for size in range(100, 120):
+            bot.pull.hear_note(f"{origin}\n{size}\n{rest}")
+        await bot.pull.pull("orgb")
+        assert bot.pull.broken == {"orgb"}
+
+
 async def test_a_head_that_was_shown_elsewhere_must_lie_on_the_way_of_the_log(
     node: NewNode, reader: ScriptedReader, orgb: LogOrg, clock: ManualClock
 ) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from matrix_pypi_bot.services import reconcile
 from matrix_pypi_bot.services.homeserver import HomeserverAway, HomeserverRefused, JsonObject
 from matrix_pypi_bot.services.intake import ledger_row
 from matrix_pypi_bot.services.own import Own
@@ -207,6 +208,26 @@ async def test_a_homeserver_that_is_gone_ends_the_round_and_not_the_reconciler()
     async with asyncio.TaskGroup() as group:
         group.create_task(come_back())
         await world.run_until(lambda: len(world.brought) == 2)
+
+
+@pytest.mark.parametrize("unreachable", [False, True])
+async def test_a_room_that_could_not_be_read_is_read_later_without_being_asked_for_again(
+    unreachable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "AGAIN_SECONDS", 0.0)
+    world = World()
+    await world.say(DJANGO, PEER, "django-5.0.tar.gz")
+    await world.say(FLASK, PEER, "flask-1.0.tar.gz")
+    failures = iter([HomeserverAway("gone for a moment", unreachable=unreachable)])
+
+    def on_call(what: str, phase: str) -> None:
+        if what == "state" and phase == "before" and (failure := next(failures, None)):
+            raise failure
+
+    world.homeserver.on_call = on_call
+    world.reconciler.request(DJANGO)
+    world.reconciler.request(FLASK)
+    await world.run_until(lambda: len(world.brought) == 2)
 
 
 def spoken(sender: str, *, sent_ms: object = 1_000) -> JsonObject:

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from matrix_pypi_bot.services.intake import ledger_row
 from matrix_pypi_bot.services.strangers import ALL_PER_MINUTE, PER_MINUTE, RoomBudgets, Strangers
 from tests.support.bot_world import ManualClock, World
 from tests.support.statements import Organisation
@@ -43,6 +44,18 @@ async def test_an_organisation_that_says_too_much_in_rooms_is_put_off_until_the_
     clock.pass_seconds(DAY_SECONDS)
     assert not await over()
     assert await over(2_000)
+
+
+async def test_who_repeats_what_an_organisation_said_does_not_spend_its_budget(
+    world: World, clock: ManualClock
+) -> None:
+    budgets = RoomBudgets(clock, own="home", statements_per_day=1, bytes_per_day=1_000)
+    async with world.store.transaction() as tables:
+        assert not await budgets.is_over(tables, SAID, 100)
+        await tables.ledger.keep(ledger_row(SAID, via="room", at_ms=1), [])
+        assert [await budgets.is_over(tables, SAID, 100) for _ in range(20)] == [False] * 20
+        another = Organisation("peer").attest("mxa-1.1.tar.gz")
+        assert await budgets.is_over(tables, another, 100), "two were said, one may be"
 
 
 async def test_what_this_organisation_says_and_what_is_no_statement_is_not_counted(

@@ -246,6 +246,13 @@ def test_a_key_that_signed_two_digests_counts_for_neither() -> None:
     assert (alone.status, alone.reasons) == ("refuted", ("a key of orga signed contradictory statements",))
 
 
+def test_what_else_a_key_signed_does_not_hide_that_it_signed_two_digests() -> None:
+    other = statement("attestation", "rfc8785-0.1.3-py3-none-any.whl", FALSE, {**BY_A["predicate"], "version": "0.1.3"})
+    liar = page(envelope_of(other), envelope_of(FALSE_BY_A))
+    told = report(liar, page(ALL[0], ALL[1], org="orgb"), sha256=FALSE)
+    assert (told.status, told.orgs) == ("contradicted", ())
+
+
 def test_a_raw_cid_of_other_bytes_convicts_its_signer() -> None:
     lie = envelope_of(attestation(sha256=FALSE, cid=RAW_CID))
     assert status(page(ALL[0], lie)) == ("refuted", ())
@@ -372,6 +379,15 @@ def test_a_statement_is_proved_to_be_in_its_log() -> None:
     assert (told.status, told.orgs, told.logged) == ("ok", ("orga", "orgb", "orgc"), ("orga",))
     assert status(page(*ALL, log=log), in_log=True) == ("ok", ("orga",))
     assert status(page(*ALL), in_log=True) == ("unattested", ())
+
+
+def test_a_statement_in_somebody_elses_log_is_not_in_its_own() -> None:
+    other = {**MANIFESTS, "orgb": [envelope_of(manifest("orgb", roots=(ROOTB,), keys=[listed_key(ORGB)]), ROOTB)]}
+    leaf = leaf_hash(payload_of(BY_A))
+    note = sign_checkpoint(Checkpoint("orgb/matrix-pypi", 1, root_of([leaf])), ORGB)
+    log = {"origin": "orgb/matrix-pypi", "note": str(note), "proofs": {id_of(BY_A): {"leaf": 0, "hashes": []}}}
+    told = report(page(ALL[0], org="orgb", manifests=other, log=log))
+    assert (told.status, told.logged) == ("ok", ())
 
 
 def test_a_proof_that_proves_nothing_is_a_lie() -> None:
