@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from matrix_pypi_bot.core.claims import Claim
+from matrix_pypi_bot.core.claims import BUILD, Claim
 from matrix_pypi_bot.core.decide import Rule, Ruling
 from matrix_pypi_bot.core.envelope import StatementId
 from matrix_pypi_bot.core.evidence import Absence, Evidence, Live
@@ -78,11 +78,14 @@ def findings(
                 yield Finding(fault=Fault.PYPI_DIGEST, accused=claim, sha256=ruling.named)
 
 
-def verdict_now(fault: Fault, claim: Claim, evidence: Evidence, ruling: Ruling) -> Verdict:
+def verdict_now(fault: Fault, claim: Claim, evidence: Evidence, ruling: Ruling, index: str) -> Verdict:
     """What can be said of an accusation (F6, F8) at this moment; PENDING when upstream would have to be asked.
 
-    The own memory and a page that is live are knowledge; what is served on others' word alone (R19) is not.
+    The own memory and a page that is live are knowledge; what is served on others' word alone (R19) is not. `index` is the upstream
+    here: it refutes nothing that is said of another one, or of what somebody built.
     """
+    if fault in (Fault.PYPI_DIGEST, Fault.PYPI_ABSENT) and (claim.index != index or claim.word == BUILD):
+        return Verdict.DISMISSED
     knows = isinstance(evidence.upstream, Live) or evidence.accepted is not None
     if fault is Fault.PYPI_ABSENT:
         if knows and evidence.upstream is not Absence.GONE:

@@ -78,8 +78,11 @@ def check_envelope(value: object, keys: Keys, kind: type[Predicate] | None = Non
     key = verify(envelope, keys)
     statement = read_statement(envelope.payload, kind)
     predicate, subjects = statement.predicate, statement.subjects
+    if len(envelope.payload) > predicate.MAX_BYTES:
+        raise Rejected(Code.SIZE, f"{predicate.NAME} of more than {predicate.MAX_BYTES} bytes")
     predicate.check_names(subjects)
     signer = predicate.signed_by()
+    key = key if signer is None else key.of(signer.org)
     if signer is None or (signer.org, signer.key) != (key.org, key.keyid):
         raise Rejected(Code.SIGNER_MISMATCH, f"the key belongs to {key.org}")
     if not key.may_act_as(predicate.ROLES, predicate.about_project()):
@@ -165,6 +168,7 @@ def _check_manifest(envelope: Envelope, keys: Keys) -> Checked:
         if signature.keyid not in keys and signature.keyid in listed:
             verify_signature(signature, envelope.payload, listed)
     manifest.check_names(statement.subjects)
+    signers = [signer.of(manifest.org) for signer in signers]
     if any(signer.org != manifest.org for signer in signers):
         raise Rejected(Code.SIGNER_MISMATCH, "a root of another organisation")
     if not all(ROOT in signer.roles for signer in signers):

@@ -145,7 +145,7 @@ def _claims(checked: Checked, keyring: Keyring, now: Instant) -> Iterator[Claim]
     """
     predicate = checked.statement.predicate
     received = now
-    if isinstance(predicate, Chained) and not keyring.is_compromised(checked.key.keyid):
+    if isinstance(predicate, Chained) and not keyring.is_compromised(checked.key.keyid, checked.key.org):
         received = Instant(min(predicate.issued, now))
     return claims_of(checked.statement, org=checked.key.org, keyid=checked.key.keyid, received_ms=int(received) * 1_000)
 

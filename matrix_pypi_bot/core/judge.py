@@ -142,9 +142,9 @@ def signed_when_compromised(envelope: object, manifest: object, keyring: Keyring
     except Rejected:
         return Verdict.DISMISSED
     listed = revoking.statement.predicate
-    member = keyring.member(key.org)
     assert isinstance(listed, Manifest)
-    if member is None or listed.org != key.org:
+    member = keyring.member(listed.org)
+    if member is None or key.of(listed.org).org != listed.org:
         return Verdict.DISMISSED
     roots = {keyid_of(root) for root in member.org.roots} | {
         keyid_of(bytes.fromhex(root.key)) for root in (member.manifest.roots if member.manifest else ())

@@ -7,8 +7,8 @@ come from its manifest, checked as TUF checks its root file. Pure: time is an ar
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from matrix_pypi_bot.core.events import Checked, check_envelope, manifest_root
 from matrix_pypi_bot.core.instants import Instant
@@ -109,21 +109,21 @@ class _Standing:
 class Keyring:
     """Every key that is known, revoked ones too: what they signed is still evidence against them.
 
-    `conflicts` are keys that two organisations claim; the first one pinned has them, and an operator should hear of it.
+    `conflicts` are keys that several organisations list: each statement of such a key says for whom it is.
     """
 
     members: tuple[Member, ...]
     keys: Keys
     conflicts: frozenset[Keyid]
-    _standings: Mapping[Keyid, _Standing] = field(repr=False)
+    _standings: Mapping[Keyid, tuple[_Standing, ...]] = field(repr=False)
 
-    def counts(self, keyid: Keyid, *, received: Instant, now: Instant) -> bool:
+    def counts(self, keyid: Keyid, org: str = "", *, received: Instant, now: Instant) -> bool:
         """Whether a statement by this key, first received here at `received`, counts for something now.
 
-        Not with an expired manifest. After a revocation only what was received before the compromise, or before the
-        routine end, counts: times that the signer wrote himself prove nothing.
+        As a key of `org`; empty: of whoever lists it first. Not with an expired manifest. After a revocation only what was received
+        before the compromise, or before the routine end, counts: times that the signer wrote himself prove nothing.
         """
-        standing = self._standings.get(keyid)
+        standing = self._standing(keyid, org)
         if standing is None or ROOT in standing.key.roles:
             return False
         if standing.manifest is None or standing.listed is None:
@@ -135,9 +135,9 @@ class Keyring:
             return True
         return received < (revoked.at if revoked.compromised_since is None else revoked.compromised_since)
 
-    def is_compromised(self, keyid: Keyid) -> bool:
+    def is_compromised(self, keyid: Keyid, org: str = "") -> bool:
         """Whether the organisation itself says that somebody else had the key: what it signed then is no word of the organisation."""
-        standing = self._standings.get(keyid)
+        standing = self._standing(keyid, org)
         if standing is None or standing.listed is None or standing.listed.revoked is None:
             return False
         return standing.listed.revoked.compromised_since is not None
@@ -146,8 +146,21 @@ class Keyring:
         """The keys that sign checkpoints, by the origin of their log."""
         return tuple(
             NoteKey(standing.manifest.log.origin, standing.key.public)
-            for standing in self._standings.values()
+            for standing in self._all()
             if standing.manifest is not None and LOG in standing.key.roles
+        )
+
+    def org_of_log(self, key: NoteKey) -> str | None:
+        """The organisation whose log this key signs."""
+        return next(
+            (
+                standing.key.org
+                for standing in self._all()
+                if standing.manifest is not None
+                and LOG in standing.key.roles
+                and (standing.manifest.log.origin, standing.key.public) == (key.name, key.public)
+            ),
+            None,
         )
 
     def log_keys_of(self, org: str) -> tuple[NoteKey, ...]:
@@ -161,13 +174,20 @@ class Keyring:
     def _note_keys(self, org: str, role: str, name: Callable[[Manifest], str]) -> tuple[NoteKey, ...]:
         return tuple(
             NoteKey(name(standing.manifest), standing.key.public)
-            for standing in self._standings.values()
+            for standing in self._all()
             if standing.manifest is not None
             and standing.listed is not None
             and standing.listed.revoked is None
             and standing.key.org == org
             and role in standing.key.roles
         )
+
+    def _all(self) -> Iterator[_Standing]:
+        for standings in self._standings.values():
+            yield from standings
+
+    def _standing(self, keyid: Keyid, org: str) -> _Standing | None:
+        return next((one for one in self._standings.get(keyid, ()) if org in ("", one.key.org)), None)
 
     def member(self, org: str) -> Member | None:
         """The pinned organisation of this name."""
@@ -183,15 +203,11 @@ def build_keyring(
     delegate a project to is a maintainer too.
     """
     held = tuple(members)
-    standings: dict[Keyid, _Standing] = {}
-    conflicts: set[Keyid] = set()
+    standings: dict[Keyid, tuple[_Standing, ...]] = {}
     for member in held:
         for standing in _standings_of(member):
             keyid = standing.key.keyid
-            if keyid in standings:
-                conflicts.add(keyid)
-            else:
-                standings[keyid] = standing
+            standings[keyid] = (*standings.get(keyid, ()), standing)
     for public, projects in _maintainers(held, maintainers or {}, quorum).items():
         key = PinnedKey(
             public=bytes.fromhex(public),
@@ -199,9 +215,13 @@ def build_keyring(
             roles=frozenset({MAINTAINER}),
             projects=frozenset(projects),
         )
-        standings.setdefault(key.keyid, _Standing(key))
-    keys: dict[str, PinnedKey] = {keyid: standing.key for keyid, standing in standings.items()}
-    return Keyring(held, keys, frozenset(conflicts), standings)
+        standings[key.keyid] = (*standings.get(key.keyid, ()), _Standing(key))
+    keys: dict[str, PinnedKey] = {
+        keyid: replace(first.key, also=tuple(one.key for one in others))
+        for keyid, (first, *others) in standings.items()
+    }
+    conflicts = frozenset(key.keyid for key in keys.values() if key.also)
+    return Keyring(held, keys, conflicts, standings)
 
 
 def _standings_of(member: Member) -> Iterable[_Standing]:

@@ -7,6 +7,7 @@ from typing import Final
 MAX_PAYLOAD_BYTES: Final = (
     16_384  # a statement; with base64 and an envelope it stays far below a Matrix event's 65,536 bytes
 )
+MAX_ATTESTATION_BYTES: Final = 5_120  # two of them fit into an accusation, which is a statement itself
 MAX_JSON_DEPTH: Final = 32  # containers inside one another, the outermost counted
 MAX_INTEGER: Final = 2**53 - 1  # what every JSON reader keeps exact, and what Matrix allows
 MAX_FILE_BYTES: Final = 5 * 2**30  # no index takes larger files

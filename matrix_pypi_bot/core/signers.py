@@ -29,17 +29,31 @@ def keyid_of(public: bytes) -> Keyid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinnedKey:
-    """A key that is known here. `projects` empty means every project, but a maintainer signs for those named alone."""
+    """A key that is known here. `projects` empty means every project, but a maintainer signs for those named alone.
+
+    Listing a key needs no private half, so several organisations may list one: `also` is what it is to the others. What its holder
+    signs names the organisation for which he speaks.
+    """
 
     public: bytes
     org: str
     roles: frozenset[str]
     projects: frozenset[str] = frozenset()
+    also: tuple[PinnedKey, ...] = ()
 
     @property
     def keyid(self) -> Keyid:
         """The key's id, always computed from the key itself."""
         return keyid_of(self.public)
+
+    @property
+    def everywhere(self) -> tuple[PinnedKey, ...]:
+        """The key as each organisation lists it."""
+        return (self, *self.also)
+
+    def of(self, org: str) -> PinnedKey:
+        """The key as this organisation lists it; as the first one does when it does not."""
+        return next((key for key in self.everywhere if key.org == org), self)
 
     def may_act_as(self, roles: frozenset[str], project: str | None) -> bool:
         """Whether the key holds one of `roles` for `project` (None: the organisation's own affairs)."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.keyring import Keyring, PinnedOrg, build_keyring
+from matrix_pypi_bot.core.keyring import MAINTAINER_ORG, Keyring, PinnedOrg, build_keyring
 from matrix_pypi_bot.core.signers import MAINTAINER, MIRROR, WATCHER, Keyid
 
 LONGEST_SILENCE_SECONDS: Final = 24 * 3_600
@@ -47,8 +47,11 @@ class Standing:
     def outcasts(self) -> frozenset[str]:
         """Organisations with no weight: a key of theirs signed something false, and they have not said that it was stolen."""
         keys = self.keyring.keys
+        suspended = (key for keyid in self.suspended if keyid in keys for key in keys[keyid].everywhere)
         return frozenset(
-            keys[keyid].org for keyid in self.suspended if keyid in keys and not self.keyring.is_compromised(keyid)
+            key.org
+            for key in suspended
+            if key.org != MAINTAINER_ORG and not self.keyring.is_compromised(key.keyid, key.org)
         )
 
     def silent(self) -> frozenset[str]:
@@ -61,8 +64,12 @@ class Standing:
     def counts(self, claim: Claim) -> bool:
         """Whether the claim's key may say this, and counts now. What became of the statement itself is not asked here."""
         key = self.keyring.keys.get(claim.keyid)
-        if key is None or not self.keyring.counts(claim.keyid, received=Instant.of_ms(claim.received_ms), now=self.now):
+        received = Instant.of_ms(claim.received_ms)
+        if key is None or not self.keyring.counts(claim.keyid, claim.org, received=received, now=self.now):
             return False
+        if claim.org == MAINTAINER_ORG and claim.keyid in self.suspended:  # a maintainer answers for nobody but himself
+            return False
+        key = key.of(claim.org)
         roles = {MIRROR, WATCHER, MAINTAINER} if claim.kind == "review" else {MIRROR, MAINTAINER}
         return bool(key.roles & roles)
 

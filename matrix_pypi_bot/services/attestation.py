@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import UNSET, UnsetType
 
 from matrix_pypi_bot.core.index_file import IndexFile
-from matrix_pypi_bot.core.limits import MAX_FILE_BYTES
+from matrix_pypi_bot.core.limits import MAX_FILE_BYTES, MAX_TEXT_CHARACTERS
 from matrix_pypi_bot.core.rejected import Code, Rejected
 from matrix_pypi_bot.core.statements.attestation import Attestation, CoreMetadata, Source
 from matrix_pypi_bot.services.known import Known
@@ -62,10 +62,10 @@ def draft(
     )
     metadata = listed.core_metadata
     ext: dict[str, object] = {}
-    if listed.requires_python is not None:
+    if listed.requires_python is not None and len(listed.requires_python) <= MAX_TEXT_CHARACTERS:
         ext["requiresPython"] = listed.requires_python
     if listed.yanked:
-        ext["yanked"] = listed.yanked
+        ext["yanked"] = listed.yanked if isinstance(listed.yanked, bool) else listed.yanked[:MAX_TEXT_CHARACTERS]
 
     def predicate(chain: Chain) -> Attestation:
         signer, seq, prev, issued = chain

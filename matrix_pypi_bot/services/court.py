@@ -6,6 +6,7 @@ believed for accusing: what is upheld here was found out here, or proves itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +17,7 @@ from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.core.court import Finding, OtherBytes, findings, reviews, verdict_now
 from matrix_pypi_bot.core.decide import Ruling
 from matrix_pypi_bot.core.envelope import StatementId
-from matrix_pypi_bot.core.events import check_envelope
+from matrix_pypi_bot.core.events import StatementTooLarge, check_envelope
 from matrix_pypi_bot.core.evidence import Evidence, Provenance, Proves
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.judge import SUSPENDING, Proven, Verdict, judge
@@ -228,14 +229,14 @@ class Court:
         known, rulebook = session.known, self._projects.rulebook
         told = session.witnesses.get(accused.file, Witnesses())
         evidence, ruling = rulebook.ruling(known, accused.file, told)
-        return verdict_now(fault, accused, evidence, ruling)
+        return verdict_now(fault, accused, evidence, ruling, self._index_name)
 
     def _may_contest(self, row: EnvelopeRow) -> bool:
         """Whether the accuser is pinned and counts: accounts and keys are free, and must not be able to hold anything up."""
         standing = self._members.standing()
         received = Instant.of_ms(row.first_seen_ms)
         return (
-            standing.keyring.counts(Keyid(row.keyid), received=received, now=standing.now)
+            standing.keyring.counts(Keyid(row.keyid), row.org, received=received, now=standing.now)
             and row.org not in standing.outcasts()
             and any(org.name == row.org for org in standing.pinned)
         )
@@ -251,23 +252,28 @@ class Court:
         shown = await self._shown(tables, session, finding)
         if shown is None:
             return None
-        fault, proof = finding.fault, await self._proof(tables, session, finding, shown)
-        if proof is not None:  # then nobody needs upstream to judge it
-            fault, shown = Fault.PROVENANCE, proof
-        session.mail = True
+        proof = await self._proof(tables, session, finding, shown)
+        # With the publisher's signature nobody needs upstream to judge it; if that is not too large.
+        ways = [(Fault.PROVENANCE, proof)] if proof is not None else []
         accused = finding.accused
-        return await self._refutations.say(
-            tables,
-            fault=fault,
-            project=session.known.project,
-            file=accused.file,
-            statement_id=accused.statement_id,
-            keyid=accused.keyid,
-            shown=shown,
-            reason=finding.reason,
-            org=accused.org,
-            now_ms=session.now_ms,
-        )
+        for fault, evidence in (*ways, (finding.fault, shown)):
+            with contextlib.suppress(StatementTooLarge):
+                said = await self._refutations.say(
+                    tables,
+                    fault=fault,
+                    project=session.known.project,
+                    file=accused.file,
+                    statement_id=accused.statement_id,
+                    keyid=accused.keyid,
+                    shown=evidence,
+                    reason=finding.reason,
+                    org=accused.org,
+                    now_ms=session.now_ms,
+                )
+                session.mail = True
+                return said
+        log.warning("refutation too large to be said alarm", extra={"org": accused.org, "file": accused.file})
+        return None
 
     async def _shown(self, tables: Transaction, session: Session, finding: Finding) -> Shown | None:
         """The evidence that others need to see it for themselves."""

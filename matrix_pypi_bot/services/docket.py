@@ -157,18 +157,29 @@ class Docket:
             await self._forks.accused(self._others[0])
             self._others.popleft()
         while self._seen:
-            await self._court.look(*self._seen[0])
+            await self._look(*self._seen[0])
             self._seen.popleft()
         while self._looks or self._changed:
             while self._looks:
-                await self._look(next(iter(self._looks)))
+                await self._look_at_next()
             if self._changed:
                 organisation = self._changed.pop()
                 await self._decide_anew(organisation)
 
-    async def _look(self, project: ProjectName) -> None:
-        known = await self._court.look(project)
+    async def _look_at_next(self) -> None:
+        project = next(iter(self._looks))
+        await self._look(project)
         self._looks.pop(project, None)
+
+    async def _look(self, project: ProjectName, seen: OtherBytes | None = None) -> None:
+        """Looks at it. What cannot be judged at all, whatever it is, keeps nobody else waiting. Raises Problem."""
+        try:
+            known = await self._court.look(project, seen)
+        except Problem:
+            raise
+        except Exception:
+            log.exception("project cannot be judged alarm", extra={"project": project})
+            return
         if known.view is not None and known.view.state == "down":
             self._want_lists(project)
 
@@ -184,7 +195,7 @@ class Docket:
                 after = project
                 await asyncio.sleep(0)
             if self._looks:
-                await self._look(next(iter(self._looks)))
+                await self._look_at_next()
             elif len(projects) < _BATCH:
                 return
 

@@ -41,7 +41,7 @@ class Forks:
         if key is None:
             return False
         keyid, now_ms = keyid_of(key.public), self.clock.now_ms()
-        org = self.members.keyring.keys[keyid].org
+        org = self.members.keyring.org_of_log(key) or self.members.keyring.keys[keyid].org
         if org == self.members.own.name:
             log.error("own log forked alarm: two copies of this bot sign with one key", extra={"origin": key.name})
             return True

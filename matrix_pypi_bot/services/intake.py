@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -102,8 +103,13 @@ class Intake:
 
 def check_any(envelope: object, keys: Keys) -> Checked:
     """The statement in an envelope, of whatever kind; what a root signed is a manifest. Raises Rejected."""
-    is_manifest = any(keyid in keys and ROOT in keys[keyid].roles for keyid in _keyids(envelope))
-    return check_envelope(envelope, keys, Manifest if is_manifest else None)
+    signers = [key for keyid in _keyids(envelope) if keyid in keys for key in keys[keyid].everywhere]
+    if not any(ROOT in key.roles for key in signers):
+        return check_envelope(envelope, keys)
+    if not all(ROOT in key.roles for key in signers):  # one organisation lists among its keys what is another's root
+        with contextlib.suppress(Rejected):
+            return check_envelope(envelope, keys)
+    return check_envelope(envelope, keys, Manifest)
 
 
 def ledger_row(checked: Checked, *, via: str, at_ms: int) -> EnvelopeRow:

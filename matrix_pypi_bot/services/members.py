@@ -111,7 +111,7 @@ class Members:
     def stands(self, row: EnvelopeRow) -> bool:
         """Whether a statement still counts: its key may have been revoked."""
         now, received = Instant.of_ms(self._clock.now_ms()), Instant.of_ms(row.first_seen_ms)
-        return self.keyring.counts(Keyid(row.keyid), received=received, now=now)
+        return self.keyring.counts(Keyid(row.keyid), row.org, received=received, now=now)
 
     def learn_own(self, manifest: Manifest | None) -> None:
         """This organisation's manifest is this one."""

@@ -6,7 +6,7 @@ import json
 from typing import Final
 
 from matrix_pypi_bot.core.envelope import read_envelope
-from matrix_pypi_bot.core.events import Checked, post_of
+from matrix_pypi_bot.core.events import Checked, StatementTooLarge, post_of
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.signers import Keyid
 from matrix_pypi_bot.core.statements import read_statement
@@ -62,7 +62,7 @@ class Refutations:
         return checked.statement.id
 
     async def repeat(self, tables: Transaction, accusation: EnvelopeRow, *, now_ms: int) -> str | None:
-        """The id of our own refutation with the evidence of another's that was upheld; None when nothing is signed now."""
+        """The id of our own refutation with the evidence of another's that was upheld; None when none is signed."""
         if not self._voice.may_speak:
             return None
         told = read_statement(read_envelope(json.loads(accusation.envelope)).payload, Refutation).predicate
@@ -83,7 +83,10 @@ class Refutations:
         assert accusation.sha256 is not None, "a refutation has a subject"
         subjects = {name: accusation.sha256}
         file = FileName(told.file) if told.file is not None else None
-        checked = await self._voice.say_once(tables, subjects, predicate, file=file, now_ms=now_ms)
+        try:
+            checked = await self._voice.say_once(tables, subjects, predicate, file=file, now_ms=now_ms)
+        except StatementTooLarge:  # our name is longer than the other's
+            return None
         room = TRUST_ROOM if told.project is None else f"{PROJECT_ROOM}{told.project}"
         await self._post(tables, checked, room, accusation.sha256, now_ms)
         return checked.statement.id

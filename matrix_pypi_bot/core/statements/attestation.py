@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from matrix_pypi_bot.core.instants import Instant
+from matrix_pypi_bot.core.limits import MAX_ATTESTATION_BYTES
 from matrix_pypi_bot.core.rejected import Code, Rejected
 from matrix_pypi_bot.core.signers import Keyid
 from matrix_pypi_bot.core.statements.common import (
@@ -49,6 +50,7 @@ class Attestation(Chained, frozen=True, kw_only=True):
     """Subject: the file and its sha256. `expires` is null as a rule: facts do not expire, keys and views do."""
 
     NAME: ClassVar[str] = "attestation"
+    MAX_BYTES: ClassVar[int] = MAX_ATTESTATION_BYTES
     ROLES: ClassVar[frozenset[str]] = ATTESTERS
 
     project: str

@@ -12,7 +12,13 @@ import msgspec
 
 from matrix_pypi_bot.core.envelope import StatementId
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.limits import MAX_FILE_BYTES, MAX_REASON_CHARACTERS, MAX_TEXT_CHARACTERS, MAX_URL_CHARACTERS
+from matrix_pypi_bot.core.limits import (
+    MAX_FILE_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_REASON_CHARACTERS,
+    MAX_TEXT_CHARACTERS,
+    MAX_URL_CHARACTERS,
+)
 from matrix_pypi_bot.core.rejected import Code, Rejected
 from matrix_pypi_bot.core.signers import MAINTAINER, MIRROR, WATCHER, Keyid
 from matrix_pypi_bot.wire.digests import Sha256, sha256_of
@@ -70,6 +76,7 @@ class Predicate(Form, frozen=True, kw_only=True):
 
     NAME: ClassVar[str]
     MAX_SUBJECTS: ClassVar[int] = 1
+    MAX_BYTES: ClassVar[int] = MAX_PAYLOAD_BYTES
     ROLES: ClassVar[frozenset[str]] = frozenset({MIRROR})
 
     @classmethod

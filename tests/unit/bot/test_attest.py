@@ -14,7 +14,7 @@ from matrix_pypi_bot.core.events import Checked, check_event
 from matrix_pypi_bot.core.signers import keyid_of
 from matrix_pypi_bot.core.tlog import leaf_hash
 from matrix_pypi_bot.ports import Store, StoreAway, Transaction
-from matrix_pypi_bot.wire.names import FileName
+from matrix_pypi_bot.wire.names import FileName, ProjectName
 from matrix_pypi_bot.wire.problems import Problem
 from tests.support.bot_world import (
     KEY,
@@ -167,12 +167,16 @@ async def test_what_cannot_be_attested_is_only_accepted(world: World) -> None:
     assert await world.reports("mxa") == []
 
 
-async def test_a_statement_that_nobody_would_take_is_not_made(world: World, index: ScriptedIndex) -> None:
-    index.publish(ONE, yanked="x" * 4_096, **{"requires-python": "\u20ac" * 4_096})
+async def test_words_of_upstream_are_attested_as_far_as_an_accusation_could_carry_them(
+    world: World, index: ScriptedIndex
+) -> None:
+    index.publish(ONE, yanked="\u20ac" * 4_096, **{"requires-python": "\u20ac" * 4_096})
     await world.page("mxa")
     await world.store_file(ONE)
-    assert (await world.attestations("mxa"), await accepted(world)) == ([], {ONE.filename: ONE.sha256})
-    assert (await world.mail(), world.postman.pokes) == ([], 0)
+    assert await world.attestations("mxa") == [ONE.sha256]
+    async with world.store.transaction() as tables:
+        [claim] = await tables.ledger.claims(ProjectName("mxa"))
+    assert (claim.facts.yanked, claim.facts.requires_python) == ("\u20ac" * 255, None)
 
 
 async def test_an_index_that_is_not_attested_leaves_no_statement(live: Live) -> None:

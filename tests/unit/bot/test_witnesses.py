@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -98,6 +99,19 @@ def test_a_suspended_key_takes_its_whole_organisation_with_it_until_it_is_said_t
     assert levels(*claims, at=standing(*members, suspended=suspended)) == {"a": Level.QUORUM}
     late = (claim("orga", received_ms=int(NOW) * 1000), claim("orgb"))
     assert levels(*late, at=standing(*members, suspended=suspended)) == {"a": Level.MINORITY}
+
+
+def test_a_maintainer_who_lied_takes_no_other_maintainer_with_him() -> None:
+    other = key("another maintainer")
+    held = tuple(member(name) for name in ORGS)
+    pins = {ProjectName("mxa"): frozenset({MAINTAINER.public.hex(), other.public.hex()})}
+    ring = build_keyring(held, maintainers=pins)
+    at = replace(standing(suspended=frozenset({MAINTAINER.keyid})), keyring=ring)
+    by_liar, by_other = claim("maint", B, word="build"), claim("maint", A, word="build", keyid=other.keyid)
+    withdrawn = claim("maint", kind="withdrawal", word="version", file=NEXT)
+    told = weigh([by_liar, by_other, withdrawn], at, listed=[NEXT])
+    assert told[FILE].maintainer == Proves(A)
+    assert NEXT not in told
 
 
 def test_an_expired_manifest_a_silent_log_and_another_index_give_no_weight() -> None:
