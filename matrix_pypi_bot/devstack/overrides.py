@@ -11,7 +11,7 @@ from typing import Final
 from matrix_pypi_bot.devstack.configs import OrgPlan, bot_tree, frontend_tree
 from matrix_pypi_bot.process.settings import ENVIRONMENT_PREFIX, ConfigurationProblem
 
-_OF_ONE: Final = {("index", "url"), ("trust", "file")}
+_OF_ONE: Final = {("database", "url"), ("index", "url"), ("trust", "file")}
 """What the stack chooses and one organisation may have otherwise: nobody else looks for it where the stack has put it."""
 
 

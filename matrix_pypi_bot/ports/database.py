@@ -117,8 +117,8 @@ class Ledger(Protocol):
         """The document with this digest."""
         ...
 
-    async def event_of(self, statement_id: str) -> str | None:
-        """The id of the event that carried the statement first; None when it came in none."""
+    async def event_of(self, statement_id: str, room_id: str) -> str | None:
+        """The id of the event that carried the statement first in this room; None when it came in none."""
         ...
 
     async def forget_senders(self, before_ms: int) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from matrix_pypi_bot.core.cooldown import Sight
-from matrix_pypi_bot.core.evidence import Doubt
+from matrix_pypi_bot.core.decide import decide
+from matrix_pypi_bot.core.evidence import Absence, Doubt
+from matrix_pypi_bot.core.evidence import Evidence as Input
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.ports import PROJECT_ROOM, Clock, EnvelopeRow, Store, Transaction
 from matrix_pypi_bot.services.known import Known
@@ -78,9 +80,16 @@ class Explainer:
         found: dict[str, FileDecision] = {}
         for name in names:
             decision = told.get(name) or self._projects.rulebook.decide_unlisted(known, name)
+            decision = decision or self._said_by_others(known, FileName(name))
             if decision is not None:
                 found[name] = decision
         return found
+
+    def _said_by_others(self, known: Known, file: FileName) -> FileDecision | None:
+        """The decision on a file that is known from statements alone, of a project whose page upstream shows."""
+        if known.view is None or known.view.state == "down" or all(claim.file != file for claim in known.claims):
+            return None
+        return decide(Input(upstream=Absence.GONE), self._projects.rulebook.terms).told()
 
     def _evidence(
         self,
@@ -126,6 +135,7 @@ class Explainer:
                     at=_moment(row.first_seen_ms),
                     statement_id=row.id,
                 )
+        yield from _verdicts(known, file)
 
     def _proof(self, known: Known, file: FileName) -> Iterator[Evidence]:
         """What the file's provenance told, and who the project's publisher is."""
@@ -158,6 +168,21 @@ class Explainer:
             yield Evidence(kind="policy", sha256=None, detail=f"cooldown {cooling.detail}")
         if (exemption := rulebook.house.exemption(known, file)) is not None:
             yield Evidence(kind="policy", sha256=None, detail=f"exempt from the cooldown: {exemption.told}")
+
+
+def _verdicts(known: Known, file: FileName) -> Iterator[Evidence]:
+    """The newest word on each accusation of a statement about the file."""
+    digests: dict[str, str] = {claim.statement_id: claim.subject for claim in known.claims}
+    newest = {(row.statement_id, row.fault): row for row in known.verdicts if row.file == file}
+    for row in newest.values():
+        suspended = "; its key is suspended" if row.suspends else ""
+        yield Evidence(
+            kind="verdict",
+            sha256=digests.get(row.statement_id),
+            detail=f"{row.fault}: {row.result}, signed by {row.org}: {row.reason}{suspended}",
+            at=_moment(row.at_ms),
+            statement_id=row.statement_id,
+        )
 
 
 def told_of(explanation: Explanation, file: FileName) -> tuple[FileDecision, tuple[Evidence, ...]]:

@@ -30,6 +30,7 @@ WAITING: Final = 10_000  # projects; what is more is heard of again with the nex
 INVITATIONS: Final = 100
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 3_600.0
+ROOM_PAUSES_SECONDS: Final = (5.0, 30.0, 300.0)  # what is in a log may be said before there is a room to say it in
 LOOK_AGAIN_SECONDS: Final = 3_600.0  # whether a trust room is still the one that its alias leads to
 CANONICAL_ALIAS: Final = "m.room.canonical_alias"
 
@@ -44,6 +45,7 @@ class Neighbours:
         homeserver: Homeserver,
         rooms: Rooms,
         first_pause_seconds: float = FIRST_PAUSE_SECONDS,
+        room_pauses_seconds: Sequence[float] = ROOM_PAUSES_SECONDS,
     ) -> None:
         self._store = store
         self._homeserver = homeserver
@@ -52,9 +54,11 @@ class Neighbours:
         self._limiter = AsyncLimiter(FOLLOWED_PER_MINUTE, 60)
         self._loop = asyncio.get_running_loop()
         self._first_pause_seconds = first_pause_seconds
+        self._room_pauses_seconds = room_pauses_seconds
         self._looked: dict[str, float] = {}
         self._lost: set[str] = set()
         self._projects: dict[ProjectName, None] = {}
+        self._looks: dict[ProjectName, int] = {}
         self._invitations: dict[str, Peer] = {}
         self._wake = asyncio.Event()
         self._errand = asyncio.Event()
@@ -182,7 +186,7 @@ class Neighbours:
             if room_id is not None:
                 await self._accept(room_id, self._invitations[room_id])
             elif project is not None:
-                await self._rooms.follow(project)
+                await self._look_for(project)
         except (StoreAway, HomeserverAway):
             raise
         except Problem as problem:
@@ -191,6 +195,17 @@ class Neighbours:
             del self._invitations[room_id]
         elif project is not None:
             del self._projects[project]
+
+    async def _look_for(self, project: ProjectName) -> None:
+        """Joins the project's room; where there is none yet, others are asked again, a few times."""
+        looks = self._looks.pop(project, 0)
+        if (
+            not await self._rooms.follow(project)
+            and looks < len(self._room_pauses_seconds)
+            and len(self._looks) < WAITING
+        ):
+            self._looks[project] = looks + 1
+            self._loop.call_later(self._room_pauses_seconds[looks], self.follow, project)
 
     async def _accept(self, room_id: str, peer: Peer) -> None:
         """Joins, looks by the room's alias what it is about, and leaves again when it is about no project."""

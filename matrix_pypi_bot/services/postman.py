@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import json
 import logging
 from collections.abc import Iterator
 from typing import Final
@@ -182,9 +183,15 @@ class Postman:
 
     async def _send_to(self, place: RoomRow, row: OutboxRow) -> str:
         try:
-            if row.state_key is None:
+            if row.state_key is not None:
+                return await self._homeserver.put_state(place.room_id, row.type, row.state_key, row.content)
+            try:
                 return await self._homeserver.send(place.room_id, row.type, row.content, row.txn_id)
-            return await self._homeserver.put_state(place.room_id, row.type, row.state_key, row.content)
+            except HomeserverRefused as refusal:
+                # The room may be another one than when this was written, and what it relates to stayed in that one.
+                if refusal.status != 400 or (alone := _unrelated(row.content)) is None:
+                    raise
+                return await self._homeserver.send(place.room_id, row.type, alone, row.txn_id)
         except HomeserverRefused as refusal:
             if refusal.permanent or (refusal.status == 400 and _is_talk(row)):
                 raise Unsendable(refusal.detail) from refusal
@@ -221,3 +228,11 @@ class Postman:
 def _is_talk(row: OutboxRow) -> bool:
     """Whether it is an answer, a notice or a redaction: others chose what it relates to."""
     return row.state_key is None and not row.type.startswith(EVENT_PREFIX)
+
+
+def _unrelated(content: bytes) -> bytes | None:
+    """The same content without what it relates to; None when it relates to nothing."""
+    told = json.loads(content)
+    if told.pop("m.relates_to", None) is None:
+        return None
+    return json.dumps(told, sort_keys=True, separators=(",", ":")).encode()

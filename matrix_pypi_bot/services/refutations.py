@@ -115,18 +115,21 @@ class Refutations:
         return checked.statement.id
 
     async def _post(self, tables: Transaction, checked: Checked, room: str, accused: str | None, now_ms: int) -> None:
-        event_id = None if accused is None else await tables.ledger.event_of(accused)
-        post = post_of(checked, relates_to=None if event_id is None else _thread(event_id))
+        thread = None if accused is None else await _thread(tables, room, accused)
+        post = post_of(checked, relates_to=thread)
         content = json.dumps(post.content, sort_keys=True, separators=(",", ":")).encode()
         await tables.mail.send(room, post.type, post.state_key, content, now_ms)
 
     async def _notice(self, tables: Transaction, room: str, accused: str, text: str, now_ms: int) -> None:
         """The same for people, in the thread."""
         content: dict[str, object] = {"msgtype": "m.notice", "body": clean_line(text, 500)}
-        if (event_id := await tables.ledger.event_of(accused)) is not None:
-            content["m.relates_to"] = _thread(event_id)
+        if (thread := await _thread(tables, room, accused)) is not None:
+            content["m.relates_to"] = thread
         await tables.mail.send(room, MESSAGE, None, json.dumps(content, sort_keys=True).encode(), now_ms)
 
 
-def _thread(event_id: str) -> dict[str, object]:
-    return {"rel_type": "m.thread", "event_id": event_id}
+async def _thread(tables: Transaction, room: str, accused: str) -> dict[str, object] | None:
+    """The thread of the accused statement's event, if one of that room carried it: a homeserver takes no relation into another room."""
+    row = await tables.mail.room(room)
+    event_id = None if row is None else await tables.ledger.event_of(accused, row.room_id)
+    return None if event_id is None else {"rel_type": "m.thread", "event_id": event_id}

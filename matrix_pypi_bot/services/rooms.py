@@ -129,9 +129,12 @@ class Rooms:
         """
         return await self._fly(key, lambda: self._move_out(key, lost))
 
-    async def follow(self, project: ProjectName) -> None:
-        """Joins the rooms that pinned organisations have of the project; makes none. Raises HomeserverAway and StoreAway."""
-        await self._take(project, lambda: self.finder.look(project))
+    async def follow(self, project: ProjectName) -> bool:
+        """Joins the rooms that pinned organisations have of the project; makes none. Whether there is one that we know.
+
+        Raises HomeserverAway and StoreAway.
+        """
+        return await self._take(project, lambda: self.finder.look(project))
 
     async def take(self, project: ProjectName, found: Found) -> None:
         """The room is one of the project's from now on; the one in which we speak, if there was none. Raises as `follow`."""
@@ -217,7 +220,7 @@ class Rooms:
             self._on_found(plan.key)
         return row
 
-    async def _take(self, project: ProjectName, look: Callable[[], Awaitable[list[Found]]]) -> None:
+    async def _take(self, project: ProjectName, look: Callable[[], Awaitable[list[Found]]]) -> bool:
         key = f"{PROJECT_ROOM}{project}"
 
         async def take() -> RoomRow | None:
@@ -227,7 +230,7 @@ class Rooms:
             await self.others.read_all(key, found)
             return row
 
-        await self._flights.join(key, take)
+        return await self._flights.join(key, take) is not None
 
     async def _move_in(self, plan: Plan, found: Iterable[Found]) -> RoomRow | None:
         """The first of these rooms as the one in which we speak, the others as such that we read; None when we cannot be in any."""

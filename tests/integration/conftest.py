@@ -10,19 +10,14 @@ import pytest
 
 from tests.support.installers import Environment
 from tests.support.matrix import MatrixUser
-from tests.support.organisations import Organisations, running_organisations
+from tests.support.organisations import PATIENCE, Organisations, running_organisations
 from tests.support.stack import Stack
 from tests.support.upstream import Upstream
 
 _numbers = count(1)
 
-# Two workers, so that what holds for one process is tested over two. The other two keep tests from waiting for patience that is
-# right for a site: many projects become known in a minute here, and an upstream that was away is back at once.
-ENVIRONMENT = {
-    "MATRIX_PYPI__WORKERS": "2",
-    "MATRIX_PYPI__ROOMS__MAX_CREATED_PER_MINUTE": "10000",
-    "MATRIX_PYPI__INDEX__RETRY_SECONDS": "1",
-}
+# Two workers, so that what holds for one process is tested over two.
+ENVIRONMENT = {"MATRIX_PYPI__WORKERS": "2", **PATIENCE}
 
 
 @pytest.fixture(scope="session")
@@ -63,8 +58,7 @@ def alice(running_stack: Stack) -> MatrixUser:
 @pytest.fixture(scope="session")
 def running_three_orgs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organisations]:
     """The shared federation: three organisations that pin one another, each with a door of its own to one upstream."""
-    patience = {key: value for key, value in ENVIRONMENT.items() if key != "MATRIX_PYPI__WORKERS"}
-    with running_organisations(tmp_path_factory.mktemp("three") / "home", environment=patience) as organisations:
+    with running_organisations(tmp_path_factory.mktemp("three") / "home") as organisations:
         yield organisations
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from matrix_pypi_bot.core.events import Checked, check_envelope, post_of, sign_statement
@@ -14,7 +17,7 @@ from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.names import FileName, project_and_version
 from tests.support.dists import Dist
 from tests.support.http_client import ask
-from tests.support.matrix import MatrixUser
+from tests.support.matrix import MatrixRefusal, MatrixUser
 from tests.support.member import Member
 from tests.support.waiting import wait_until
 
@@ -51,6 +54,58 @@ def serve(member: Member, dist: Dist) -> None:
     wait_until(lambda: f"by {member.name}, signed here" in told(member, dist), f"{member.name} attests {dist.filename}")
 
 
+def judged(member: Member, dist: Dist, fault: str, verdict: str, of: Member) -> bool:
+    """Whether this is the newest word at the organisation on such an accusation of what another one signed about the file."""
+    return f"{fault}: {verdict}, signed by {of.name}" in told(member, dist)
+
+
+def wait_until_judged(member: Member, dist: Dist, fault: str, verdict: str, of: Member) -> None:
+    """Returns when it is."""
+    wait_until(
+        lambda: judged(member, dist, fault, verdict, of),
+        f"{fault} of {of.name} is {verdict} at {member.name}",
+        timeout_seconds=LEARNT_SECONDS,
+    )
+
+
+def wait_until_rule(member: Member, dist: Dist, *rules: str) -> Json:
+    """The decision of the organisation's bot on a file, once it is by one of these rules."""
+
+    def decided() -> Json | None:
+        found = decision(member, dist)
+        return found if found.get("rule") in rules else None
+
+    what = f"{' or '.join(rules)} holds for {dist.filename} at {member.name}"
+    return wait_until(decided, what, timeout_seconds=LEARNT_SECONDS)
+
+
+def wait_until_attested(member: Member, dist: Dist, *by: Member) -> None:
+    """Returns when the organisation knows that these attested the file."""
+    wait_until(
+        lambda: all(f"by {other.name}, " in told(member, dist) for other in by),
+        f"{member.name} knows who attested {dist.filename}",
+        timeout_seconds=LEARNT_SECONDS,
+    )
+
+
+def approve(member: Member, dist: Dist) -> None:
+    """An operator of the organisation has the file served."""
+    program = Path(sys.executable).with_name("matrix-pypi")
+    command = [
+        program,
+        "approve",
+        dist.filename,
+        "--reason",
+        "looked at it",
+        "--home",
+        member.home,
+        "--org",
+        member.name,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def lie(member: Member, dist: Dist) -> Checked:
     """A statement with the organisation's own key that the file is these bytes, which upstream never said."""
     key = SigningKey(bytes.fromhex(member.org.secret("mirror_key_file")))
@@ -75,19 +130,43 @@ def post(member: Member, room: str, checked: Checked) -> str:
     """The event id: the organisation's own bot user says it in the room, as whoever has its tokens could."""
     said = post_of(checked)
     assert said.state_key is not None
-    user = MatrixUser(member.org.told["homeserver"], member.org.bot, member.org.secret("as_token_file"))
+    user = bot_user(member)
+    wait_until(lambda: _is_in(user, room), f"{member.name} is in the room", timeout_seconds=LEARNT_SECONDS)
     return user.put_state(room, said.type, said.state_key, said.content)
+
+
+def bot_user(member: Member) -> MatrixUser:
+    """The organisation's bot as anybody is who has its tokens: its homeserver's admin, for one."""
+    return MatrixUser(member.org.told["homeserver"], member.org.bot, member.org.secret("as_token_file"))
 
 
 def room_of(member: Member, dist: Dist) -> str:
     """The id of the room in which the organisation speaks about the project, once there is one."""
     return str(
-        wait_until(lambda: json.loads(told(member, dist))["room"], f"{member.name} has a room for {dist.project}")
+        wait_until(
+            lambda: asked(member, f"/explain/{dist.project}/{dist.filename}").get("room"),
+            f"{member.name} has a room for {dist.project}",
+            timeout_seconds=LEARNT_SECONDS,
+        )
     )
 
 
 def refutations(member: Member, room: str) -> list[Json]:
-    """The refutations that a new user of the organisation's homeserver sees in the room."""
-    reader = member.matrix_user(f"reader-{room[1:7].lower()}-{len(room)}-{id(room) % 10_000}")
-    reader.join(room)
-    return [dict(event) for event in reader.timeline(room, "io.matrix_pypi.refutation.v1")]
+    """The refutations that the organisation's homeserver has in the room."""
+    return [dict(event) for event in bot_user(member).timeline(room, "io.matrix_pypi.refutation.v1")]
+
+
+def wait_until_refuted_in(room: str, *, by: Member, seen_at: Member) -> None:
+    """Returns when a refutation by the organisation stands in the room, as another one's homeserver shows it."""
+    wait_until(
+        lambda: any(event["sender"] == by.org.bot for event in refutations(seen_at, room)),
+        f"{seen_at.name} sees the refutation of {by.name} in the room",
+        timeout_seconds=LEARNT_SECONDS,
+    )
+
+
+def _is_in(user: MatrixUser, room: str) -> bool:
+    try:
+        return bool(user.state(room))
+    except MatrixRefusal:
+        return False

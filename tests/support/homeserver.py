@@ -170,6 +170,9 @@ class FakeHomeserver:
     async def send(self, room_id: str, type: str, content: bytes, txn_id: str) -> str:
         def send() -> str:
             room = self._check(room_id, type, state=False)
+            related = json.loads(content).get("m.relates_to", {}).get("event_id")
+            if related is not None and all(event["event_id"] != related for event in room.events):
+                raise HomeserverRefused(400, "M_UNKNOWN", "Relations must be in the same room", what="send")
             if (room_id, txn_id) not in self._transactions:
                 self._transactions[room_id, txn_id] = self._add(
                     room, room_id, type, None, json.loads(content), self.bot

@@ -58,6 +58,25 @@ class MatrixUser:
         """The id of the room, joined by its id or alias."""
         return str(self._call("POST", f"/join/{quote(room, safe='')}", {})["room_id"])
 
+    def create_room(self, localpart: str, invited: list[str]) -> str:
+        """The id of a new room that anybody may join, with the alias `#localpart:server`."""
+        content = {"preset": "public_chat", "room_alias_name": localpart, "invite": invited, "room_version": "12"}
+        return str(self._call("POST", "/createRoom", content)["room_id"])
+
+    def forget_alias(self, alias: str) -> None:
+        """An alias that is this user's leads nowhere any more."""
+        self._call("DELETE", f"/directory/room/{quote(alias, safe='')}")
+
+    def redact(self, room_id: str, event_id: str) -> str:
+        """The event id of the redaction."""
+        transaction = hashlib.sha256(f"{time.monotonic_ns()}".encode()).hexdigest()
+        path = f"/rooms/{quote(room_id, safe='')}/redact/{quote(event_id, safe='')}/{transaction}"
+        return str(self._call("PUT", path, {})["event_id"])
+
+    def put_out(self, room_id: str, how: str, user: str) -> None:
+        """`how`: `kick` or `ban`. Raises MatrixRefusal where the user may not be."""
+        self._call("POST", f"/rooms/{quote(room_id, safe='')}/{how}", {"user_id": user})
+
     def say(self, room_id: str, text: str) -> str:
         """The event id of a text message."""
         transaction = hashlib.sha256(f"{time.monotonic_ns()}".encode()).hexdigest()
@@ -88,14 +107,17 @@ class MatrixUser:
         return found
 
     def timeline(self, room_id: str, kind: str) -> list[Event]:
-        """Every event of one type that the room's history holds, oldest first, state events among them."""
+        """Every event of one type that the room's history holds, oldest first, state events among them.
+
+        It is read backwards, so that a homeserver that joined later asks the others for what came before.
+        """
         events: list[Event] = []
-        query = {"dir": "f", "limit": "500", "filter": json.dumps({"types": [kind]})}
+        query = {"dir": "b", "limit": "500", "filter": json.dumps({"types": [kind]})}
         while True:
             answer = self._call("GET", f"/rooms/{quote(room_id, safe='')}/messages?{urlencode(query)}")
             events += answer["chunk"]
             if "end" not in answer:
-                return events
+                return events[::-1]
             query["from"] = answer["end"]
 
     def wait_for_state(

@@ -69,7 +69,11 @@ class Member:
             longest_pause_seconds=0.0,
         )
         self.neighbours = Neighbours(
-            store=self.store, homeserver=self.homeserver, rooms=self.rooms, first_pause_seconds=0.01
+            store=self.store,
+            homeserver=self.homeserver,
+            rooms=self.rooms,
+            first_pause_seconds=0.01,
+            room_pauses_seconds=(0.0, 0.01),
         )
         own = Own(mxid=self.peer.user, keyids=lambda: frozenset({self.organisation.keyid}))
         self.reasserter = Reasserter(own=own, clock=self.clock, keys=lambda: self.organisation.keys, peers=peers)

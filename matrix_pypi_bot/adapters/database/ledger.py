@@ -244,9 +244,11 @@ class LedgerTables:
         packed = await self._db.fetchval("SELECT body FROM document WHERE sha256 = $1", sha256)
         return None if packed is None else await unpack(bytes(packed))
 
-    async def event_of(self, statement_id: str) -> str | None:
+    async def event_of(self, statement_id: str, room_id: str) -> str | None:
         event_id: str | None = await self._db.fetchval(
-            "SELECT event_id FROM sighting WHERE id = $1 ORDER BY at_ms, event_id LIMIT 1", statement_id
+            "SELECT event_id FROM sighting WHERE id = $1 AND room_id = $2 ORDER BY at_ms, event_id LIMIT 1",
+            statement_id,
+            room_id,
         )
         return event_id
 

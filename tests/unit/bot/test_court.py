@@ -14,7 +14,9 @@ from matrix_pypi_bot.core.list_document import read_list
 from matrix_pypi_bot.core.notes import Checkpoint, sign_checkpoint
 from matrix_pypi_bot.core.statements.common import SignedBy
 from matrix_pypi_bot.core.statements.refutation import Evidence, Fault, Refutation
+from matrix_pypi_bot.ports import RoomRow
 from matrix_pypi_bot.wire.messages import Observed, Override
+from matrix_pypi_bot.wire.names import FileName, ProjectName
 from tests.support.bot_world import MXA
 from tests.support.dists import wheel
 from tests.support.federation import Federation, federation
@@ -68,6 +70,44 @@ async def test_a_liar_is_refuted_by_whoever_reaches_upstream_and_has_no_weight_a
     await three["orgc"].hear(three["orgb"])
     assert three["orgc"].outcasts == {"orga"}
     assert [e for e in await three["orgc"].said() if b"refutation:v1" in e.payload]
+
+
+async def test_what_was_judged_is_explained_with_the_evidence(three: Federation) -> None:
+    three.publish(ONE)
+    await three["orgb"].take(three["orga"].lie(EVIL))
+    explained = await three["orgb"].explainer.explain(ProjectName(ONE.project), FileName(ONE.filename))
+    [verdict] = [one for one in explained.evidence[ONE.filename] if one.kind == "verdict"]
+    told = f"pypi-digest: UPHELD, signed by orga: the digest is {ONE.sha256}; its key is suspended"
+    assert (verdict.sha256, verdict.detail) == (EVIL.sha256, told)
+
+
+async def test_a_file_that_upstream_does_not_list_is_explained_by_what_others_say_of_it(three: Federation) -> None:
+    three.publish(wheel(ONE.project, "7.0"))
+    await three["orgb"].take(three["orga"].lie(EVIL))
+    explained = await three["orgb"].explainer.explain(ProjectName(ONE.project), FileName(ONE.filename))
+    assert explained.files[ONE.filename].rule == "R10"
+    assert [one.sha256 for one in explained.evidence[ONE.filename] if one.kind == "attestation"] == [EVIL.sha256]
+
+
+@pytest.mark.parametrize(("room_id", "relates"), [("!ours", True), ("!theirs", False)])
+async def test_a_refutation_stands_in_the_thread_of_what_it_accuses_if_that_was_said_in_the_same_room(
+    three: Federation, room_id: str, relates: bool
+) -> None:
+    orgb = three["orgb"]
+    three.publish(ONE)
+    lie = orgb.intake.check(three["orga"].lie(EVIL).to_json())
+    async with orgb.store.transaction() as tables:
+        await tables.mail.keep_room(
+            RoomRow(key=f"project:{ONE.project}", room_id="!ours", alias="#a:b", constitution="c", created_ms=1)
+        )
+        await orgb.intake.keep(tables, lie, via="room", at_ms=1)
+        await tables.ledger.sighted(lie.statement.id, room_id=room_id, event_id="$lie", sender="@pypi:orga", at_ms=1)
+    orgb.intake.tell(lie)
+    await orgb.settle()
+    async with orgb.store.transaction() as tables:
+        mail = await tables.mail.next_to(f"project:{ONE.project}")
+    assert mail is not None
+    assert (mail.type, b'"event_id":"$lie"' in mail.content) == ("io.matrix_pypi.refutation.v1", relates)
 
 
 async def test_a_liar_is_contested_while_upstream_is_away_and_judged_when_it_is_back(three: Federation) -> None:

@@ -151,3 +151,32 @@ async def test_with_nobody_pinned_nothing_is_done() -> None:
     alone["orga"].neighbours.follow(PROJECT)
     await alone["orga"].neighbours.run()
     assert alone["orga"].homeserver.calls == []
+
+
+async def test_a_room_that_is_made_after_we_asked_for_it_is_joined_a_little_later() -> None:
+    both = Federation("orga", "orgb")
+    orga, orgb = both["orga"], both["orgb"]
+    orga.neighbours.follow(PROJECT)
+
+    async def make() -> None:
+        while orga.homeserver.calls.count("resolve") < 3:  # the trust room, and the project's twice
+            await asyncio.sleep(0)
+        await orgb.rooms.ensure(FLASK)
+
+    await run_until(orga, lambda: FLASK in orga.keys, then=make)
+    assert orga.keys[FLASK] == orgb.keys[FLASK]
+
+
+async def test_a_room_that_is_never_made_is_asked_for_a_few_times() -> None:
+    both = Federation("orga", "orgb")
+    orga = both["orga"]
+    await both["orgb"].rooms.ensure("trust")
+    await run_until(orga, lambda: "trust@orgb" in orga.keys)
+    orga.homeserver.calls.clear()
+    orga.neighbours.follow(PROJECT)
+
+    async def wait() -> None:
+        await asyncio.sleep(0.05)
+
+    await run_until(orga, lambda: True, then=wait)
+    assert orga.homeserver.calls.count("resolve") == 3

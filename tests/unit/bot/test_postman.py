@@ -247,6 +247,17 @@ async def test_a_project_that_no_room_can_be_named_after_does_not_stop_the_mail(
     assert (world.said_in(FLASK), world.backlog().aside) == ([1], 1)
 
 
+async def test_what_relates_to_an_event_of_another_room_is_said_without_that_relation_and_holds_nothing_up() -> None:
+    world = World()
+    elsewhere = {"says": 1, "m.relates_to": {"rel_type": "m.thread", "event_id": "$elsewhere"}}
+    async with world.store.transaction() as t:
+        await t.mail.send(FLASK, "m.room.message", None, json.dumps(elsewhere).encode(), 1)
+    await world.queue(FLASK, 2)
+    await world.until_empty()
+    [message] = [e for e in world.homeserver.rooms["!room0"].events if e["type"] == "m.room.message"]
+    assert (message["content"], world.said_in(FLASK)) == ({"says": 1}, [2])
+
+
 async def test_a_refusal_to_make_the_room_sets_nothing_aside() -> None:
     world = World()
     await world.queue(FLASK, 1)

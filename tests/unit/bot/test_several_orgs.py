@@ -228,6 +228,11 @@ def test_one_may_pin_others_than_the_rest(tmp_path: Path) -> None:
     assert (a.settings.trust.file, b.settings.trust.file) == (a.plan.home.trust, Path("/elsewhere/trust.yaml"))
 
 
+def test_one_may_keep_its_statements_in_another_database(tmp_path: Path) -> None:
+    a, b = stack_of(tmp_path, 2, {"MATRIX_PYPI__ORGB__DATABASE__URL": "postgres://u@h/mpypi"}).orgs
+    assert (a.settings.database.url.startswith("sqlite:"), b.settings.database.url) == (True, "postgres://u@h/mpypi")
+
+
 # ---- what one is told -----------------------------------------------------------------------------------------------
 
 
@@ -250,7 +255,7 @@ def test_one_organisation_may_be_told_something_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "variable", ["ORGB__API__LISTEN", "ORGB__DATABASE__URL", "INDEX__URL", "ORGB__INDEX__ATTEST", "TRUST__FILE"]
+    "variable", ["ORGB__API__LISTEN", "DATABASE__URL", "INDEX__URL", "ORGB__INDEX__ATTEST", "TRUST__FILE"]
 )
 def test_what_the_stack_has_placed_cannot_be_moved_for_one_either(tmp_path: Path, variable: str) -> None:
     with pytest.raises(ConfigurationProblem, match=f"MATRIX_PYPI__{variable} overrides what"):
