@@ -19,6 +19,7 @@ from index_frontend.handlers.files import FileHandler
 from index_frontend.handlers.index import PageHandler
 from index_frontend.handlers.ipfs import GatewayHandler
 from index_frontend.handlers.operations import Metrics, Operations
+from index_frontend.handlers.passing import Passing
 from index_frontend.handlers.provenance import ProvenanceHandler
 from index_frontend.handlers.public import PublicHandler
 from index_frontend.handlers.root import RootHandler
@@ -63,6 +64,7 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
         bot_pages = settings.oracle.public_url
         public = PublicPages(bot_pages.base_url, socket_path=bot_pages.socket_path)
         life.on_stop("public pages", public.close)
+        passing = Passing(public)
         metrics = Metrics()
         left = {copier.backend: partial(store.left_to_copy, copier.backend) for copier in copiers}
         holdings = Holdings({EMBEDDED: embedded, **backends}, metrics, left)
@@ -71,9 +73,9 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
             pages=PageHandler(oracle, shelf),
             root=root,
             blocks=GatewayHandler(oracle, store),
-            public=PublicHandler(public),
-            trust=TrustHandler(public),
-            provenance=ProvenanceHandler(public),
+            public=PublicHandler(passing),
+            trust=TrustHandler(passing),
+            provenance=ProvenanceHandler(passing),
             files=FileHandler(
                 oracle, store, fills, reporter, max_file_bytes=settings.upstream.max_file_bytes, blocks=blocks
             ),

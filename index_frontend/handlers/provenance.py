@@ -7,9 +7,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from index_frontend.handlers.middleware import SERVER
-from index_frontend.handlers.public import tag_of
-from index_frontend.oracle import PublicPages
+from index_frontend.handlers.passing import Passing
 from matrix_pypi_bot.wire.messages import PROVENANCE, PROVENANCE_TYPE
 from matrix_pypi_bot.wire.names import parse_file_name, parse_project
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
@@ -20,8 +18,8 @@ _ESCAPES: Final = {"%2B": "+", "%2b": "+", "%21": "!"}  # of a local version and
 class ProvenanceHandler:
     """Answers for provenance documents."""
 
-    def __init__(self, pages: PublicPages) -> None:
-        self._pages = pages
+    def __init__(self, passing: Passing) -> None:
+        self._passing = passing
 
     async def handle(self, request: web.BaseRequest, page: str, query: str) -> web.StreamResponse:
         """To `/provenance/<page>`; a query means nothing here. Raises Problem."""
@@ -31,8 +29,4 @@ class ProvenanceHandler:
         for escape, character in _ESCAPES.items():
             name = name.replace(escape, character)
         path = f"{PROVENANCE}/{parse_project(project)}/{quote(parse_file_name(name))}"
-        told = await self._pages.get(path, if_none_match=tag_of(request.headers.get("If-None-Match")))
-        headers = {"X-Content-Type-Options": "nosniff", "Server": SERVER, **told.headers}
-        if told.status == 200:
-            headers["Content-Type"] = PROVENANCE_TYPE
-        return web.Response(status=told.status, body=told.body, headers=headers)
+        return await self._passing.answer(request, path, PROVENANCE_TYPE)

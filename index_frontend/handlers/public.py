@@ -11,14 +11,12 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from index_frontend.handlers.middleware import SERVER
-from index_frontend.oracle import PublicPages
+from index_frontend.handlers.passing import Passing
 from matrix_pypi_bot.wire.messages import LOG
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 
 _MAX_DIGITS: Final = 18
 _MAX_QUERY_CHARACTERS: Final = 200
-_MAX_TAG_CHARACTERS: Final = 200
 _COPY: Final = re.compile(r"copies/([a-z0-9][a-z0-9.-]{0,62})/(checkpoint|entries)", re.ASCII)
 _LIST: Final = re.compile(r"lists/([0-9a-f]{64})", re.ASCII)
 _RANGE: Final = ("from", "to")
@@ -28,8 +26,8 @@ _CONTENT_TYPES: Final = {"checkpoint": "text/plain; charset=utf-8", "entries": "
 class PublicHandler:
     """Answers for the log's pages."""
 
-    def __init__(self, pages: PublicPages) -> None:
-        self._pages = pages
+    def __init__(self, passing: Passing) -> None:
+        self._passing = passing
 
     async def handle(self, request: web.BaseRequest, page: str, query: str) -> web.StreamResponse:
         """To `/log/v1/<page>?<query>`. Raises Problem."""
@@ -45,11 +43,7 @@ class PublicHandler:
                 code=ProblemCode.NOT_FOUND,
             )
         path = f"{LOG}/{folder}{name}{_range(query) if name == 'entries' else ''}"
-        told = await self._pages.get(path, if_none_match=tag_of(request.headers.get("If-None-Match")))
-        headers = {"X-Content-Type-Options": "nosniff", "Server": SERVER, **told.headers}
-        if told.status == 200:
-            headers["Content-Type"] = content_type
-        return web.Response(status=told.status, body=told.body, headers=headers)
+        return await self._passing.answer(request, path, content_type)
 
 
 def _range(query: str) -> str:
@@ -62,12 +56,3 @@ def _range(query: str) -> str:
             raise Problem(f"matrix-pypi: `{name}` is the number of a leaf, said once", code=ProblemCode.BAD_REQUEST)
         numbers[name] = int(text)
     return "?" + "&".join(f"{name}={numbers[name]}" for name in _RANGE if name in numbers) if numbers else ""
-
-
-def tag_of(told: str | None) -> str | None:
-    """An `If-None-Match` that may be passed on."""
-    return (
-        told
-        if told is not None and told.isascii() and told.isprintable() and len(told) <= _MAX_TAG_CHARACTERS
-        else None
-    )

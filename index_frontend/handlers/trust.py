@@ -7,10 +7,8 @@ from urllib.parse import parse_qsl, quote
 
 from aiohttp import web
 
-from index_frontend.handlers.middleware import SERVER
-from index_frontend.handlers.public import tag_of
+from index_frontend.handlers.passing import Passing
 from index_frontend.handlers.redirect import redirect
-from index_frontend.oracle import PublicPages
 from matrix_pypi_bot.wire.names import normalise_project, parse_escaped_file, parse_project
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 from matrix_pypi_bot.wire.trust import HTML_TYPE, JSON_TYPE, TRUST, wants_json
@@ -21,8 +19,8 @@ _MAX_QUERY_CHARACTERS: Final = 300
 class TrustHandler:
     """Answers for the trust pages."""
 
-    def __init__(self, pages: PublicPages) -> None:
-        self._pages = pages
+    def __init__(self, passing: Passing) -> None:
+        self._passing = passing
 
     async def handle(self, request: web.BaseRequest, page: str, query: str) -> web.StreamResponse:
         """To `/trust/<page>?<query>`. Raises Problem."""
@@ -37,17 +35,14 @@ class TrustHandler:
         name = quote(parse_escaped_file(file), safe="+!") if file else ""
         return await self._passed_on(request, f"{TRUST}/{project}/{name}")
 
-    async def _passed_on(self, request: web.BaseRequest, path: str) -> web.Response:
+    async def _passed_on(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         json = wants_json(", ".join(request.headers.getall("Accept", [])))
-        told = await self._pages.get(
+        return await self._passing.answer(
+            request,
             path,
-            if_none_match=tag_of(request.headers.get("If-None-Match")),
+            JSON_TYPE if json else f"{HTML_TYPE}; charset=utf-8",
             accept=JSON_TYPE if json else HTML_TYPE,
         )
-        headers = {"X-Content-Type-Options": "nosniff", "Server": SERVER, **told.headers}
-        if told.status == 200:
-            headers["Content-Type"] = JSON_TYPE if json else f"{HTML_TYPE}; charset=utf-8"
-        return web.Response(status=told.status, body=told.body, headers=headers)
 
 
 def _after(query: str) -> str:

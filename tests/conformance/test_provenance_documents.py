@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from index_frontend.handlers.passing import Passing
 from index_frontend.handlers.provenance import ProvenanceHandler
 from index_frontend.oracle import PublicPages
 from matrix_pypi_bot.adapters.provenance.fetch import HttpDocuments
@@ -125,7 +126,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         api = PublicApi(keeper_of(world)[0], ShownCopies(world.store), world.provenance)
         async with (
             listen(api, socket_path=None, host="127.0.0.1", port=port),
-            running(ScriptedBot(), provenance=ProvenanceHandler(pages)) as frontend,
+            running(ScriptedBot(), provenance=ProvenanceHandler(Passing(pages))) as frontend,
         ):
             yield Served(world, documents, f"http://127.0.0.1:{port}", frontend)
         await pages.close()

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from index_frontend.handlers import passing
+from index_frontend.handlers.passing import Passing
 from index_frontend.handlers.public import PublicHandler
 from index_frontend.oracle import PublicPages
+from index_frontend.oracle.public import PublicPage
 from matrix_pypi_bot.adapters.database.engine import open_store
 from matrix_pypi_bot.api import PublicApi, listen
 from matrix_pypi_bot.core.instants import Instant
@@ -70,7 +73,7 @@ async def served(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[Log]:
         pages = PublicPages(base)
         async with (
             listen(api, socket_path=None, host="127.0.0.1", port=unused_tcp_port),
-            running(ScriptedBot(), public=PublicHandler(pages)) as frontend,
+            running(ScriptedBot(), public=PublicHandler(Passing(pages, max_large=2))) as frontend,
         ):
             yield Log(world, base, frontend, api)
         await pages.close()
@@ -118,6 +121,30 @@ async def test_entries_are_envelopes_whose_payloads_are_the_leaves(served: Log) 
     leaves = [base64.b64decode(json.loads(line)["payload"]) for line in reply.body.splitlines()]
     assert [leaf_hash(leaf) for leaf in leaves] == [leaf_hash(payload(1)), leaf_hash(payload(2))]
     assert (await served.both("/log/v1/entries?from=0&to=2", If_None_Match=reply.headers["etag"])).status == 304
+
+
+async def test_who_takes_large_pages_slowly_holds_few_of_them_and_none_for_ever(
+    served: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passing, "SEND_SECONDS", 0.5)
+    large = b"x" * (8 << 20)
+
+    async def get(self: PublicPages, path: str, **_: object) -> PublicPage:
+        return PublicPage(200, {}, large)
+
+    monkeypatch.setattr(PublicPages, "get", get)
+    slow = []
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.frontend.port, limit=1_000)
+        writer.write(b"GET /log/v1/entries HTTP/1.1\r\nHost: x\r\n\r\n")
+        slow.append((await reader.read(100), writer))
+    refused = await served.frontend.get("/log/v1/entries")
+    assert (refused.status, refused.headers["retry-after"]) == (429, "5")
+    await asyncio.sleep(0.6)
+    assert (await served.frontend.get("/log/v1/entries")).body == large
+    for head, writer in slow:
+        assert head.startswith(b"HTTP/1.1 200")
+        writer.transport.abort()
 
 
 async def test_a_copy_of_another_log_has_the_same_two_pages(served: Log) -> None:
@@ -234,7 +261,7 @@ async def test_a_crowd_is_told_to_come_back_later(served: Log, monkeypatch: pyte
 
 async def test_without_the_bot_the_frontend_says_so() -> None:
     pages = PublicPages("http://127.0.0.1:1")
-    async with running(ScriptedBot(), public=PublicHandler(pages)) as frontend:
+    async with running(ScriptedBot(), public=PublicHandler(Passing(pages, max_large=2))) as frontend:
         reply = await frontend.get("/log/v1/checkpoint")
     await pages.close()
     assert (reply.status, reply.content_type) == (503, "application/problem+json")
@@ -250,7 +277,7 @@ async def test_the_frontend_never_sends_its_token_nor_what_the_client_sent() -> 
 
     server = await asyncio.start_server(listening, "127.0.0.1", 0)
     pages = PublicPages(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    async with server, running(ScriptedBot(), public=PublicHandler(pages)) as frontend:
+    async with server, running(ScriptedBot(), public=PublicHandler(Passing(pages, max_large=2))) as frontend:
         reply = await frontend.get(
             "/log/v1/entries?to=07&x=%0d%0aEvil:1&from=3", Authorization="Bearer secret", Cookie="c=d", X_Evil="1"
         )

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from index_frontend.handlers.passing import Passing
 from index_frontend.handlers.public import PublicHandler
 from index_frontend.handlers.trust import TrustHandler
 from index_frontend.oracle import PublicPages
@@ -90,7 +91,7 @@ async def trust_world(world: World, *, is_public: bool = True) -> AsyncIterator[
     base = f"http://127.0.0.1:{port}"
     passed_on = PublicPages(base)
     api = PublicApi(keeper, ShownCopies(world.store), more=TrustHandlers(pages).routes)
-    public, trust = PublicHandler(passed_on), TrustHandler(passed_on)
+    public, trust = PublicHandler(Passing(passed_on)), TrustHandler(Passing(passed_on))
     async with (
         listen(api, socket_path=None, host="127.0.0.1", port=port),
         running(ScriptedBot(), public=public, trust=trust) as frontend,
