@@ -8,7 +8,7 @@ from typing import Final
 from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import MAINTAINER_ORG, Keyring, PinnedOrg, build_keyring
-from matrix_pypi_bot.core.signers import MAINTAINER, MIRROR, WATCHER, Keyid
+from matrix_pypi_bot.core.signers import MAINTAINER, MIRROR, WATCHER, Keyid, PinnedKey
 
 LONGEST_SILENCE_SECONDS: Final = 24 * 3_600
 """A log whose head is older may be held back from us: nothing is served that rests on what it does not say."""
@@ -61,6 +61,24 @@ class Standing:
         horizon = self.now - LONGEST_SILENCE_SECONDS
         return frozenset(org.name for org in self.pinned if self.head_times.get(org.name, _EPOCH) < horizon)
 
+    @property
+    def spelled(self) -> str:
+        """Another text whenever anybody's word is worth another; empty when nobody but this organisation has any."""
+        keys = sorted((keyid, *one) for keyid, key in self.keyring.keys.items() for one in _spelled(key))
+        if not self.pinned and all(org == self.own for _, org, *_ in keys):
+            return ""
+        asked = (self.own, self.index, self.quorum, self.acks_missing_allowed, [org.name for org in self.pinned])
+        return repr((asked, self.weights(), sorted(self.suspended), keys))
+
+    def weights(self) -> dict[str, bool]:
+        """Whether each pinned organisation has weight now."""
+        without, weights = self.outcasts() | self.silent(), {}
+        for org in self.pinned:
+            member = self.keyring.member(org.name)
+            lives = member is not None and member.manifest is not None and member.manifest.expires > self.now
+            weights[org.name] = lives and org.name not in without
+        return weights
+
     def counts(self, claim: Claim) -> bool:
         """Whether the claim's key may say this, and counts now. What became of the statement itself is not asked here."""
         key = self.keyring.keys.get(claim.keyid)
@@ -72,6 +90,10 @@ class Standing:
         key = key.of(claim.org)
         roles = {MIRROR, WATCHER, MAINTAINER} if claim.kind == "review" else {MIRROR, MAINTAINER}
         return bool(key.roles & roles)
+
+
+def _spelled(key: PinnedKey) -> list[tuple[str, list[str], list[str]]]:
+    return [(one.org, sorted(one.roles), sorted(one.projects)) for one in key.everywhere]
 
 
 def alone(own: str = "", *, index: str = "pypi") -> Standing:

@@ -49,10 +49,9 @@ def entry_of(file: FileName, witnesses: Witnesses, standing: Standing, lists: Li
     """The entry of an attested file, saying the digest that most organisations name. It has no address at upstream."""
     digest = max(witnesses.digests, key=lambda one: (len(witnesses.digests[one].hashed), one))
     claims = [claim for claim in witnesses.claims if claim.subject == digest]
-    agreed = _Agreed(
-        [_newest(claim, lists) for claim in {claim.org: claim for claim in claims}.values()], standing.needed
-    )
-    metadata = agreed.on(lambda facts: facts.core_metadata)
+    facts = {claim.org: _newest(claim, lists) for claim in claims}
+    agreed = _Agreed(list(facts.values()), standing.needed)
+    metadata = _metadata({org: told.core_metadata for org, told in facts.items()}, standing)
     return IndexFile(
         name=file,
         sha256=digest,
@@ -67,6 +66,17 @@ def entry_of(file: FileName, witnesses: Witnesses, standing: Standing, lists: Li
     )
 
 
+def _metadata(told: Mapping[str, Sha256 | None], standing: Standing) -> Sha256 | None:
+    """METADATA's digest, where it rests on as many as the file itself in mode `acked`; else it is read from the file.
+
+    What it names gets installed, and whoever reviewed the file compared nothing of it.
+    """
+    digests = set(told.values()) - {None}
+    silent = [org for org in standing.watchers if told.get(org) is None]
+    enough = sum(one is not None for one in told.values()) >= standing.needed
+    return digests.pop() if len(digests) == 1 and enough and len(silent) <= standing.acks_missing_allowed else None
+
+
 class _Agreed:
     """What enough organisations say alike; each has one voice, the newest statement of it."""
 
@@ -78,10 +88,8 @@ class _Agreed:
         return self.among(field(facts) for facts in self._facts)
 
     def among(self, told: Iterable[T]) -> T | None:
-        for value, count in Counter(told).most_common(1):
-            if count >= self._needed:
-                return value
-        return None
+        enough = [value for value, count in Counter(told).items() if count >= self._needed]
+        return enough[0] if len(enough) == 1 else None
 
 
 def _newest(claim: Claim, lists: Lists) -> Facts:

@@ -55,6 +55,10 @@ class Ledger(Protocol):
         """Projects of which others attest something that the organisation `own` neither attested nor compared with upstream, sorted."""
         ...
 
+    async def unsettled(self, after: str, limit: int) -> list[ProjectName]:
+        """Projects of which a statement is contested, or in conflict, by the newest word on an accusation of it, sorted."""
+        ...
+
     async def refutations(self, project: ProjectName) -> list[EnvelopeRow]:
         """Every refutation kept of the project's attestations, oldest first."""
         ...

@@ -18,7 +18,7 @@ from matrix_pypi_bot.core.court import Finding, OtherBytes, findings, reviews, v
 from matrix_pypi_bot.core.decide import Ruling
 from matrix_pypi_bot.core.envelope import StatementId
 from matrix_pypi_bot.core.events import StatementTooLarge, check_envelope
-from matrix_pypi_bot.core.evidence import Evidence, Provenance, Proves
+from matrix_pypi_bot.core.evidence import Evidence, Live, Provenance, Proves
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.judge import SUSPENDING, Proven, Verdict, judge
 from matrix_pypi_bot.core.provenance import carried
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 Prove = Callable[[ProjectName, FileName, Mapping[str, object]], Awaitable[Provenance]]
 
+_OPEN: Final = frozenset({Verdict.CONTESTED.value, Verdict.CONFLICT.value})
 _FINAL: Final = frozenset({Verdict.UPHELD.value, Verdict.DISMISSED.value})
 
 
@@ -54,6 +55,7 @@ class Session:
     now_ms: int
     verdicts: list[VerdictRow] = field(default_factory=list)
     mail: bool = False
+    acquitted: set[str] = field(default_factory=set)
 
     def newest(self, statement_id: str, fault: str) -> str | None:
         """The newest word on an accusation."""
@@ -62,15 +64,18 @@ class Session:
 
     def upheld(self) -> frozenset[tuple[str, str]]:
         """Accusations that need not be looked into again."""
-        newest = {(r.statement_id, r.fault): r.result for r in (*self.known.verdicts, *self.verdicts)}
-        return frozenset(key for key, result in newest.items() if result == Verdict.UPHELD.value)
+        return frozenset(key for key, result in self.newest_of_all().items() if result == Verdict.UPHELD.value)
+
+    def newest_of_all(self) -> dict[tuple[str, str], str]:
+        """The newest word on each accusation."""
+        return {(r.statement_id, r.fault): r.result for r in (*self.known.verdicts, *self.verdicts)}
 
 
 class Court:
     """Judges. `publishes` False: findings are kept and acted on here, and nothing is signed (a private index stays inside).
 
     `prove(project, file, bundle)` verifies a bundle of provenance (F5); without it such accusations wait for somebody who can.
-    `on_suspended(organisations)` is called, after the commit, when keys of theirs were suspended.
+    `on_suspended(organisations)` is called, after the commit, when keys of theirs were suspended, or are no more.
     """
 
     def __init__(
@@ -114,6 +119,7 @@ class Court:
             session = self._open(await self._projects.with_claims(tables, known))
             await self._find(tables, session, seen)
             await self._hear(tables, session, proven)
+            await self._judge_again(tables, session)
             if session.verdicts:
                 await self._members.read_suspensions(tables)
             if self._speaks():
@@ -210,9 +216,16 @@ class Court:
         """Keeps what became of an accusation by `row.org`, if that is news; a wrong one costs the accuser only."""
         if verdict is Verdict.PENDING:
             verdict, reason = self._verdict_now(session, accused, fault), "by what upstream says"
-        if verdict is Verdict.PENDING and self._may_contest(row) and accused.file not in session.known.lasting():
+        newest = session.newest(accused.statement_id, fault.value)
+        if (
+            verdict is Verdict.PENDING
+            and newest in (None, Verdict.CONFLICT.value)
+            and self._may_contest(row)
+            and not self._names(session, accused)
+            and accused.file not in session.known.lasting()
+        ):
             verdict, reason = Verdict.CONTESTED, f"accused by {row.org}; it cannot be checked here now"
-        if verdict is Verdict.PENDING or session.newest(accused.statement_id, fault.value) == verdict.value:
+        if verdict is Verdict.PENDING or newest == verdict.value:
             return
         if verdict is Verdict.DISMISSED:
             log.warning(
@@ -225,11 +238,41 @@ class Court:
             session.mail = True
         await self._keep(tables, session, accused, fault, verdict, reason, evidence_id=evidence_id)
 
-    def _verdict_now(self, session: Session, accused: Claim, fault: Fault) -> Verdict:
-        known, rulebook = session.known, self._projects.rulebook
+    async def _judge_again(self, tables: Transaction, session: Session) -> None:
+        """What evidence has settled since, whether or not the accuser is known any more; and what upstream made wrong."""
+        claims = {claim.statement_id: claim for claim in session.known.claims}
+        for (statement_id, told), result in session.newest_of_all().items():
+            accused, fault = claims.get(StatementId(statement_id)), Fault(told)
+            is_wrong = result == Verdict.UPHELD.value and fault is Fault.PYPI_DIGEST
+            if accused is None or not (is_wrong or result in _OPEN):
+                continue
+            verdict, evidence_id, reason = self._verdict_now(session, accused, fault), None, "by what upstream says"
+            if verdict is Verdict.PENDING and self._names(session, accused):
+                reason = "upstream names this digest; what lies under its CID nobody here looked at"
+            elif (
+                verdict is Verdict.PENDING or verdict.value == result or (is_wrong and verdict is not Verdict.DISMISSED)
+            ):
+                continue
+            if verdict is Verdict.UPHELD:
+                _, ruling = self._ruling(session, accused)
+                found = Finding(fault=fault, accused=accused, sha256=ruling.named)
+                evidence_id = await self._refute(tables, session, found)
+            if is_wrong:
+                session.acquitted.add(accused.org)
+            await self._keep(tables, session, accused, fault, verdict, reason, evidence_id=evidence_id)
+
+    def _ruling(self, session: Session, accused: Claim) -> tuple[Evidence, Ruling]:
         told = session.witnesses.get(accused.file, Witnesses())
-        evidence, ruling = rulebook.ruling(known, accused.file, told)
+        return self._projects.rulebook.ruling(session.known, accused.file, told)
+
+    def _verdict_now(self, session: Session, accused: Claim, fault: Fault) -> Verdict:
+        evidence, ruling = self._ruling(session, accused)
         return verdict_now(fault, accused, evidence, ruling, self._index_name)
+
+    def _names(self, session: Session, accused: Claim) -> bool:
+        """Whether upstream names the accused digest now."""
+        evidence, _ = self._ruling(session, accused)
+        return evidence.upstream == Live(accused.subject)
 
     def _may_contest(self, row: EnvelopeRow) -> bool:
         """Whether the accuser is pinned and counts: accounts and keys are free, and must not be able to hold anything up."""
@@ -360,8 +403,8 @@ class Court:
                     "reason": row.reason,
                 },
             )
-        if suspended := frozenset(row.org for row in session.verdicts if row.suspends):
-            self._on_suspended(suspended)
+        if changed := frozenset(row.org for row in session.verdicts if row.suspends) | session.acquitted:
+            self._on_suspended(changed)
 
 
 def _told(provenance: Provenance) -> Proven:

@@ -66,6 +66,8 @@ class Docket:
         self._looks: dict[ProjectName, None] = {}
         self._asks: dict[ProjectName, None] = {}
         self._waiting: dict[ProjectName, None] = {}
+        self._left_out = True  # there is something in the database that ought to be waiting
+        self._taken_up_to = ""
         self._changed: set[str] = set()
         self._others: deque[Checked] = deque(maxlen=MAX_REMEMBERED)
         self._seen: deque[tuple[ProjectName, OtherBytes]] = deque(maxlen=MAX_REMEMBERED)
@@ -164,7 +166,11 @@ class Docket:
                 await self._look_at_next()
             if self._changed:
                 organisation = self._changed.pop()
-                await self._decide_anew(organisation)
+                try:
+                    await self._decide_anew(organisation)
+                except BaseException:
+                    self._changed.add(organisation)
+                    raise
 
     async def _look_at_next(self) -> None:
         project = next(iter(self._looks))
@@ -200,8 +206,9 @@ class Docket:
                 return
 
     async def _inquire(self) -> None:
-        await self._take_up()
         while True:
+            if self._left_out and len(self._waiting) < MAX_REMEMBERED // 2:
+                await self._take_up()
             if not self._asks:
                 await asyncio.sleep(self._round_seconds)
                 if not self._asks and self._waiting:  # one finds out whether upstream is back
@@ -213,20 +220,22 @@ class Docket:
                 try:
                     await self._ask(project)
                 except Problem as problem:
-                    self._waiting[project] = None
+                    self._wait(project)
                     log.info("project cannot be reviewed now", extra={"project": project, "reason": problem.detail})
 
     async def _take_up(self) -> None:
-        """What was said before this life and not compared with upstream yet is waiting again."""
-        after = ""
+        """What was not compared with upstream, or not settled, in an earlier life or for want of room, is waiting again."""
         try:
             while len(self._waiting) < MAX_REMEMBERED:
                 async with self._store.transaction() as tables:
-                    projects = await tables.ledger.unreviewed(self._members.own.name, after, _BATCH)
-                self._waiting |= dict.fromkeys(projects)
-                if len(projects) < _BATCH:
+                    projects = await tables.ledger.unreviewed(self._members.own.name, self._taken_up_to, _BATCH)
+                    unsettled = await tables.ledger.unsettled(self._taken_up_to, _BATCH)
+                found = sorted({*projects, *unsettled})[:_BATCH]
+                self._waiting |= dict.fromkeys(found)
+                if len(found) < _BATCH:
+                    self._taken_up_to, self._left_out = "", False
                     return
-                after = projects[-1]
+                self._taken_up_to = found[-1]
                 await asyncio.sleep(0)
         except Problem as problem:
             log.warning("unreviewed statements are not looked for", extra={"reason": problem.detail})
@@ -235,12 +244,23 @@ class Docket:
         apart_ms = self._clock.now_ms() - self._asked_ms.get(project, -APART_MS)
         if apart_ms >= APART_MS and len(self._asks) < MAX_REMEMBERED:
             self._asks[project] = None
-        elif len(self._waiting) < MAX_REMEMBERED:
+        else:
+            self._wait(project)
+
+    def _wait(self, project: ProjectName) -> None:
+        """Behind all others: one of which upstream never tells anything must not be the only one that is tried."""
+        self._waiting.pop(project, None)
+        if len(self._waiting) < MAX_REMEMBERED:
             self._waiting[project] = None
+        else:
+            self._left_out = True
 
     async def _ask(self, project: ProjectName) -> None:
         """Upstream's page of the project, when it is not live and fresh here; it is judged again with whatever came of it."""
         known = await self._projects.load(project)
+        if self._projects.rulebook.house.forbidden(known) is not None:  # nobody outside is asked about it
+            self._waiting.pop(project, None)
+            return
         if not self._refresher.is_fresh(known):
             self._asked_ms[project] = self._clock.now_ms()
             await self._refresher.read_again(project)
@@ -248,7 +268,7 @@ class Docket:
         if self._refresher.is_fresh(known) or (known.view is not None and known.view.state == "gone"):
             self._waiting.pop(project, None)
             self._asks |= dict.fromkeys(list(self._waiting)[:_BATCH])  # upstream is there
-        elif len(self._waiting) < MAX_REMEMBERED:
-            self._waiting[project] = None
+        else:
+            self._wait(project)
         self._looks[project] = None
         self._wake.set()

@@ -78,8 +78,7 @@ class Members:
                 for row in sorted(await tables.ledger.manifests(org.name), key=lambda row: row.seq or 0):
                     self._take(org, json.loads(row.envelope), _ALREADY_TAKEN)
             await self.read_suspensions(tables)
-        self.keyring = self._ring()
-        self._weights = self._weigh()
+        self.keyring = self._ring()  # the weights are compared from the first look on: logs are not known yet
 
     def standing(self) -> Standing:
         """Who is believed at this moment."""
@@ -164,13 +163,7 @@ class Members:
 
     def _weigh(self) -> Mapping[str, bool]:
         """Whether each organisation has weight now."""
-        standing = self.standing()
-        without = standing.outcasts() | standing.silent()
-        weights = {}
-        for org in self.pinned:
-            manifest = self._manifests.get(org.name)
-            weights[org.name] = manifest is not None and manifest.expires > standing.now and org.name not in without
-        return weights
+        return self.standing().weights()
 
     def _take(self, org: PinnedOrg, envelope: object, now: Instant) -> bool:
         try:

@@ -22,6 +22,7 @@ from matrix_pypi_bot.services.known import Known, orders_of
 from matrix_pypi_bot.services.lists import ListShelf
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.stored_page import rebuilt_view, view_of
+from matrix_pypi_bot.wire.digests import sha256_of
 from matrix_pypi_bot.wire.names import ProjectName
 
 log = logging.getLogger(__name__)
@@ -166,8 +167,10 @@ class Projects:
                 pass
 
     def _rules(self, now_ms: int) -> str:
-        """What else than pages and statements decides, as one text: the program, the operator's policy, the index asked."""
-        return f"{__version__} {self.rulebook.fingerprint} {self.rulebook.house.ended(now_ms)} {self.upstream}"
+        """What else than pages and statements decides, as one text: the program, the policy, the index asked, who is believed."""
+        house, believed = self.rulebook.house, self.rulebook.standing().spelled
+        trust = sha256_of(believed.encode()) if believed else ""
+        return f"{__version__} {self.rulebook.fingerprint} {house.ended(now_ms)} {self.upstream}{trust and f' {trust}'}"
 
     def _decided(self, known: Known, at_ms: int | None = None) -> Known:
         finished = self.rulebook.finish(replace(known, at_ms=self._clock.now_ms() if at_ms is None else at_ms))

@@ -81,6 +81,7 @@ CLAIMS_SCHEMA: Final = (
     "CREATE INDEX verdict_of_project ON verdict (project, n)",
     "CREATE INDEX verdict_of_statement ON verdict (statement_id, fault, n)",
     "CREATE INDEX verdict_suspending ON verdict (n) WHERE suspends",
+    "CREATE INDEX verdict_unsettled ON verdict (project) WHERE result IN ('CONTESTED', 'CONFLICT')",
     # The lists that index statements stand for; what is not named by a statement any more may be purged.
     "CREATE TABLE document (sha256 {name} PRIMARY KEY, body {blob} NOT NULL)",
     "CREATE INDEX page_change_of_project ON page_change (project, seq)",
@@ -152,6 +153,15 @@ class LedgerTables:
             "AND mine.subject = one.subject AND mine.org = $1 AND mine.word IN ('bytes', 'index', 'ok', 'bad')) "
             "ORDER BY project LIMIT $3",
             own, after, limit,
+        )  # fmt: skip
+        return [row["project"] for row in rows]
+
+    async def unsettled(self, after: str, limit: int) -> list[ProjectName]:
+        rows = await self._db.fetch(
+            "SELECT DISTINCT project FROM verdict AS one WHERE result IN ('CONTESTED', 'CONFLICT') AND project > $1 "
+            "AND NOT EXISTS (SELECT 1 FROM verdict AS later WHERE later.statement_id = one.statement_id "
+            "AND later.fault = one.fault AND later.n > one.n) ORDER BY project LIMIT $2",
+            after, limit,
         )  # fmt: skip
         return [row["project"] for row in rows]
 

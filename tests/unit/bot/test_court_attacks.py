@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,10 +18,13 @@ from matrix_pypi_bot.core.statements.attestation import Attestation, Source
 from matrix_pypi_bot.core.statements.common import SignedBy
 from matrix_pypi_bot.core.statements.keys import ListedKey
 from matrix_pypi_bot.core.statements.refutation import Evidence, Fault, Refutation
+from matrix_pypi_bot.ports import StoreAway, Wrong
+from matrix_pypi_bot.services.docket import Docket
 from matrix_pypi_bot.services.keys import ensure_manifest, newest, publish
+from matrix_pypi_bot.wire.messages import Override
 from matrix_pypi_bot.wire.names import ProjectName
 from tests.support.dists import Dist, wheel
-from tests.support.federation import Federation, Participant, federation
+from tests.support.federation import Federation, Participant, federation, key
 
 ONE = wheel("mxa", "1.0")
 EVIL = wheel("mxa", "1.0", salt="evil")
@@ -56,19 +62,22 @@ async def test_an_attestation_for_another_index_cannot_be_accused_by_what_this_o
     assert await three["orgb"].verdicts(ONE) == [("orga", "pypi-digest", "DISMISSED")]
 
 
-def accusation(three: Federation, accused: Envelope, sha256: str, *, by: str, of: str = "orga") -> Envelope:
-    accuser = three[by]
-    now = Instant.of_ms(three.clock.now_ms())
+def accusation(
+    three: Federation, accused: Envelope, sha256: str, *, by: str, of: str = "orga", fault: Fault = Fault.PYPI_DIGEST
+) -> Envelope:
+    """By one organisation, that another's attestation is false."""
+    accuser, now = three[by], Instant.of_ms(three.clock.now_ms())
+    shown = Evidence(envelopes=(accused.to_json(),))
     return accuser.sign(
         {"attestation": accused.id},
         Refutation(
-            fault=Fault.PYPI_DIGEST,
+            fault=fault,
             project="mxa",
             file=ONE.filename,
             accused=three[of].organisation.mirror.keyid,
             observed=now,
             reporter=SignedBy(org=by, key=accuser.organisation.mirror.keyid),
-            evidence=Evidence(envelopes=(accused.to_json(),), sha256=sha256, at=now),
+            evidence=shown if fault is Fault.CID_CONTENT else msgspec.structs.replace(shown, sha256=sha256, at=now),
         ),
     )
 
@@ -139,3 +148,174 @@ async def test_who_lists_the_key_of_a_liar_is_a_liar_too(three: Federation) -> N
     await three["orgc"].hear(three["orga"])
     await three["orgc"].take(three["orgb"].lie(EVIL))
     assert three["orgc"].outcasts == {"orga", "orgb"}
+
+
+def settled(here: Participant) -> list[str]:
+    """What was judged of the project, and is in memory."""
+    held = here.projects.held(ProjectName("mxa"))
+    return [] if held is None else [row.result for row in held.verdicts]
+
+
+async def goes_round(docket: Docket, done: Callable[[], bool]) -> None:
+    """The docket runs, with no pauses, until it is done."""
+    docket._round_seconds = 0.001
+    running = asyncio.create_task(docket.run())
+    try:
+        async with asyncio.timeout(20):
+            while not done():
+                await asyncio.sleep(0.001)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def test_a_project_that_upstream_never_tells_anything_of_does_not_hide_that_it_is_back(three: Federation) -> None:
+    broken = wheel("broken", "1.0")
+    three.publish(ONE)
+    here = three["orgc"]
+    three.upstream_off()
+    await here.take(three["orga"].lie(broken))
+    await here.take(three["orga"].lie(EVIL))
+    assert here.outcasts == frozenset()
+    three.upstream_on()
+    here.index.instead["broken"] = [Wrong("no page")] * 1_000
+    await goes_round(here.docket, lambda: settled(here) == ["UPHELD"])
+    assert await here.verdicts(ONE) == [("orga", "pypi-digest", "UPHELD")]
+
+
+async def test_what_is_contested_is_judged_when_upstream_is_back_though_nobody_asks_and_the_bot_was_restarted(
+    three: Federation,
+) -> None:
+    three.publish(ONE)
+    here = three["orgc"]
+    await three["orgb"].serve(ONE)
+    await here.hear(three["orgb"])
+    truth = next(e for e in await three["orgb"].said() if b"attestation:v1" in e.payload)
+    three.upstream_off()
+    assert (await here.decide(ONE)).rule == "R18"
+    await here.take(accusation(three, truth, EVIL.sha256, by="orga", of="orgb"))
+    assert await here.verdicts(ONE) == [("orgb", "pypi-digest", "CONTESTED")]
+    here.docket = Docket(
+        court=here.court,
+        forks=here.forks,
+        members=here.members,
+        projects=here.projects,
+        refresher=here.refresher,
+        store=here.store,
+        clock=here.clock,
+    )
+    three.upstream_on()
+    await goes_round(here.docket, lambda: settled(here) == ["CONTESTED", "DISMISSED"])
+
+
+async def test_whose_word_is_worth_another_is_decided_anew_although_the_database_was_away(
+    three: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three.publish(ONE)
+    here = three["orgc"]
+    for name in ("orga", "orgb"):
+        await three[name].serve(ONE)
+    three.upstream_off()
+    await here.hear(three["orga"], three["orgb"])
+    three.clock.pass_seconds(3_600)
+    assert (await here.decide(ONE)).rule == "R19"
+    redecide, fails = here.projects.redecide, [True]
+
+    async def away_once(project: ProjectName) -> object:
+        if fails.pop() if fails else False:
+            raise StoreAway("the database is away")
+        return await redecide(project)
+
+    monkeypatch.setattr(here.projects, "redecide", away_once)
+    other = wheel("mxb", "1.0")
+    await here.take(three["orga"].lie(other))
+    with pytest.raises(StoreAway):
+        await here.take(three["orga"].lie(wheel("mxb", "1.0", salt="evil")))
+    await here.settle()
+    assert here.outcasts == {"orga"}
+    held = here.projects.held(ProjectName("mxa"))
+    assert held is not None
+    assert held.finished is not None
+    assert [one.rule for one in held.finished.decisions.values()] == ["R18"]
+
+
+async def test_frontends_are_told_to_ask_again_when_others_are_believed_than_before_the_restart(tmp_path: Path) -> None:
+    async def since(**trust: Any) -> int:
+        async with federation(tmp_path, "orga", "orgb", "orgc", **trust) as made:
+            here, since = made["orgc"], made["orgc"].projects.since
+            made.publish(ONE)
+            made.clock.pass_seconds(601)
+            await here.serve(ONE)
+            if trust.get("quorum") == 3:
+                await here.take(made["orga"].lie(EVIL))
+                assert here.outcasts == {"orga"}
+            return since
+
+    first = await since()
+    second = await since()  # now the others' manifests are held
+    assert await since() == second >= first
+    other_quorum = await since(quorum=3)
+    assert other_quorum > second
+    assert await since(quorum=3) > other_quorum  # suspended since
+
+
+async def contested(three: Federation, fault: Fault) -> Envelope:
+    """While upstream is away orga accuses the true attestation of orgb at orgc, which never had the file."""
+    three.publish(ONE)
+    here = three["orgc"]
+    await three["orgb"].serve(ONE)
+    three.upstream_off()
+    truth = next(e for e in await three["orgb"].said() if b"attestation:v1" in e.payload)
+    await here.take(truth)
+    await here.take(accusation(three, truth, EVIL.sha256, by="orga", of="orgb", fault=fault))
+    assert await here.verdicts(ONE) == [("orgb", fault.value, "CONTESTED")]
+    return truth
+
+
+async def test_an_accusation_of_a_cid_holds_nothing_up_once_upstream_names_the_digest(three: Federation) -> None:
+    truth = await contested(three, Fault.CID_CONTENT)
+    here = three["orgc"]
+    three.upstream_on()
+    await here.decide(ONE)
+    await here.settle()
+    known = await here.projects.load(ProjectName("mxa"))
+    assert truth.id not in known.out
+    three.upstream_off()
+    await here.decide(ONE)
+    await here.take(accusation(three, truth, ONE.sha256, by="orga", of="orgb", fault=Fault.CID_CONTENT))
+    assert len(await here.verdicts(ONE)) == 2
+
+
+async def test_what_is_contested_is_settled_although_the_accusers_key_is_known_no_more(three: Federation) -> None:
+    await contested(three, Fault.PYPI_DIGEST)
+    accuser, here = three["orga"], three["orgc"]
+    renewed = replace(accuser.organisation, mirror=key("another mirror key"))
+    async with accuser.store.transaction() as tables:
+        held, highest = await newest(tables, renewed)
+        await publish(tables, renewed, held, (), highest + 1, now_ms=accuser.clock.now_ms(), bot_mxid="@pypi:orga")
+    await here.hear(accuser)
+    three.upstream_on()
+    await here.decide(ONE)
+    await here.settle()
+    assert (await here.verdicts(ONE))[-1] == ("orgb", "pypi-digest", "DISMISSED")
+
+
+async def test_who_was_convicted_by_what_upstream_showed_wrongly_is_acquitted_when_an_operator_approves_the_right_digest(
+    three: Federation,
+) -> None:
+    three.publish(ONE, to=["orga", "orgb"])
+    three.publish(EVIL, to=["orgc"])
+    here = three["orgc"]
+    await three["orgb"].serve(ONE)
+    await here.hear(three["orgb"])
+    assert here.outcasts == {"orgb"}
+    here.index.publish(ONE)
+    three.clock.pass_seconds(601)
+    assert (await here.decide(ONE)).rule == "R3"
+    order = Override(action="approve", target=ONE.filename, reason="checked by hand", sha256=ONE.sha256)
+    await here.overrides.apply(order)
+    three.clock.pass_seconds(601)
+    assert await here.rule(ONE) == ("R8", ONE.sha256)
+    await here.settle()
+    assert here.outcasts == frozenset()
+    assert [row[2] for row in await here.verdicts(ONE)] == ["UPHELD", "DISMISSED"]

@@ -268,7 +268,7 @@ def test_offline_a_file_that_only_others_name_waits_too_and_no_longer_than_from_
     )
     keyring = SimpleNamespace(
         keys={KEY.keyid: PinnedKey(public=KEY.public, org="orgb", roles=frozenset({MIRROR}))},
-        counts=lambda keyid, **_: True,
+        counts=lambda *_, **_and: True,
     )
     pinned = PinnedOrg(name="orgb", roots=(), threshold=1, roles=frozenset({MIRROR, WATCHER}))
     standing = Standing(keyring=cast(Keyring, keyring), own="orga", pinned=(pinned,))

@@ -9,12 +9,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matrix_pypi_bot.core.claims import Claim
+from matrix_pypi_bot.core.claims import Claim, Facts
 from matrix_pypi_bot.core.evidence import Doubt, Level, Proves
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import Member, PinnedOrg, build_keyring
 from matrix_pypi_bot.core.signers import Keyid, SigningKey
 from matrix_pypi_bot.core.standing import Standing
+from matrix_pypi_bot.core.statement_page import entry_of
 from matrix_pypi_bot.core.statements.keys import ListedKey, Log, Manifest, Revoked, RootKey
 from matrix_pypi_bot.core.witnesses import NOBODY, combined, weigh
 from matrix_pypi_bot.wire.digests import Sha256
@@ -193,3 +194,32 @@ def test_keys_that_nobody_pinned_change_nothing(said: list[Claim], strangers: in
     """P-22."""
     noise = [claim(f"sybil{n}", B, keyid=Keyid(f"{n:064x}")) for n in range(strangers)]
     assert weigh([*noise, *said], standing()) == weigh(said, standing())
+
+
+def test_metadata_counts_when_every_watcher_attests_the_same_for_what_it_names_gets_installed() -> None:
+    """A quorum of liars beside the true digest must not choose what is installed with it."""
+
+    def entry(**told: Sha256 | None) -> Sha256 | bool:
+        claims = [claim(org, facts=Facts(core_metadata=one, size=1)) for org, one in told.items()]
+        acks = [claim(org, kind="review", word="ok") for org in ORGS if org not in told]
+        at = standing()
+        found = weigh([*claims, *acks], at)[FILE]
+        assert found.levels(at, alive=False) == {A: Level.ACKED}
+        made = entry_of(FILE, found, at)
+        assert made.size == 1
+        return made.core_metadata
+
+    assert entry(orga=B, orgb=B, orgc=B) == B
+    assert entry(orga=B, orgb=B, orgc=A) is False
+    assert entry(orga=B, orgb=B) is False
+    assert entry(orga=B, orgb=B, orgc=None) is False
+
+
+def test_what_two_quorums_tell_differently_is_not_told() -> None:
+    at = standing(quorum=1)
+    claims = [
+        claim("orga", facts=Facts(size=1)),
+        claim("orgb", facts=Facts(size=2)),
+        claim("orgc", facts=Facts(size=2)),
+    ]
+    assert entry_of(FILE, weigh(claims, at)[FILE], at).size is None
