@@ -7,13 +7,17 @@ BIN = $(VENV)/bin
 # Extra arguments: make run ARGS="--port 9090", make test ARGS="-k offline"
 ARGS =
 
-.PHONY: help setup run test check bench lock format clean
+# make simulate SEEDS=20
+SEEDS = 300
+
+.PHONY: help setup run test check bench simulate lock format clean
 
 help:
 	@echo "make run     start homeserver, bot and frontend here; prints the line to give pip"
 	@echo "make test    every test: unit, conformance, integration with real Synapse, pip and uv"
 	@echo "make check   formatter, linter, types, import rules, unit tests; under a minute"
 	@echo "make bench   the project's own benchmarks; BENCH=DIR compares with other proxies"
+	@echo "make simulate   liars, cut paths and outages by the thousand, into docs/protocol/simulation.md; SEEDS=20 for fewer"
 	@echo "make setup   make .venv with all of the above; the others call it"
 	@echo "make lock    pin the dependencies anew (requirements-run.lock: those of the program alone)"
 
@@ -43,6 +47,9 @@ check: setup
 
 bench: setup
 	@$(BIN)/python bench/run.py $(if $(BENCH),--peers "$(BENCH)",) $(ARGS)
+
+simulate: setup
+	@$(BIN)/python -m tests.byzantine --seeds $(SEEDS) --others $$(( ($(SEEDS) + 9) / 10 )) $(ARGS)
 
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
     --no-emit-package matrix-pypi --quiet

@@ -33,10 +33,13 @@ class Finding:
     accused: Claim
     other: StatementId | None = None
     sha256: Sha256 | None = None
+    is_doubt: bool = False
 
     @property
     def reason(self) -> str:
         """One line for people."""
+        if self.is_doubt:
+            return f"upstream names {self.sha256} here, and a quorum says otherwise"
         match self.fault:
             case Fault.EQUIVOCATION:
                 return "one key attested two digests or sizes of this file"
@@ -76,6 +79,20 @@ def findings(
         for claim in witnesses[file].claims:
             if claim.subject in ruling.refute and (claim.statement_id, Fault.PYPI_DIGEST) not in upheld:
                 yield Finding(fault=Fault.PYPI_DIGEST, accused=claim, sha256=ruling.named)
+
+
+def doubts(
+    witnesses: Mapping[FileName, Witnesses], rulings: Mapping[FileName, tuple[Evidence, Ruling]]
+) -> Iterator[Finding]:
+    """What upstream contradicts here although a quorum stands behind it (R5). Nothing is judged by that, upstream may have lied to us
+    alone; but who cannot look has to hear of it, or colluders silence whoever looks for the first time.
+    """
+    for file, (evidence, ruling) in rulings.items():
+        if ruling.rule is Rule.R5 and isinstance(evidence.upstream, Live):
+            named = evidence.upstream.sha256
+            for claim in witnesses[file].claims:
+                if claim.subject != named:
+                    yield Finding(fault=Fault.PYPI_DIGEST, accused=claim, sha256=named, is_doubt=True)
 
 
 def verdict_now(fault: Fault, claim: Claim, evidence: Evidence, ruling: Ruling, index: str) -> Verdict:

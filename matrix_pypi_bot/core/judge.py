@@ -49,6 +49,10 @@ SUSPENDING: Final = frozenset(
 """Faults whose upholding suspends the key. A revoked key needs no suspension; a file absent upstream blames nobody."""
 
 
+BY_KNOWLEDGE: Final = frozenset({Fault.PYPI_DIGEST, Fault.PYPI_ABSENT})
+"""Faults judged by what a participant knows itself: two accusations of one statement end alike. Others rest on what each carries."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """A verdict, and whom it blames: never the reporter's word, always the key whose signature is on the false statement."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from matrix_pypi_bot.core.attested import attested
+from matrix_pypi_bot.core.decide import decide
+from matrix_pypi_bot.core.evidence import Absence, Evidence
 from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store
 from matrix_pypi_bot.services.announce import Peers
@@ -113,8 +115,17 @@ class Answers:
             known = await self._looked_at(await self._refresher.up_to_date(project, refresh=True), file)
             answer = self._decision(known, file, path)
         if answer is None:
-            raise Problem(f"no page of {project} names {path or file}", code=ProblemCode.NOT_FOUND)
+            raise self._nobody_names(project, file, path)
         return await self._with_witnesses(answer)
+
+    def _nobody_names(self, project: ProjectName, file: FileName, path: str | None) -> Problem:
+        """While upstream is away it may well have what nobody here ever heard of."""
+        held = self._projects.held(project)
+        view, finished = (None, None) if held is None else (held.view, held.finished)
+        if view is not None and view.state == "down" and finished is not None and file not in finished.decisions:
+            unheard = decide(Evidence(upstream=Absence.DOWN), self._projects.rulebook.terms).told()
+            return Problem(f"{unheard.reason}: {file}", code=ProblemCode.UPSTREAM_AWAY)
+        return Problem(f"no page of {project} names {path or file}", code=ProblemCode.NOT_FOUND)
 
     async def _looked_at(self, known: Known, file: FileName) -> Known:
         """With what the file's provenance tells, as far as it decides."""

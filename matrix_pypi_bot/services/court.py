@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from matrix_pypi_bot.core.claims import Claim
-from matrix_pypi_bot.core.court import Finding, OtherBytes, findings, reviews, verdict_now
+from matrix_pypi_bot.core.court import Finding, OtherBytes, doubts, findings, reviews, verdict_now
 from matrix_pypi_bot.core.decide import Ruling
 from matrix_pypi_bot.core.envelope import StatementId
-from matrix_pypi_bot.core.events import StatementTooLarge, check_envelope
+from matrix_pypi_bot.core.events import StatementTooLarge
 from matrix_pypi_bot.core.evidence import Evidence, Live, Provenance, Proves
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.judge import SUSPENDING, Proven, Verdict, judge
 from matrix_pypi_bot.core.provenance import carried
-from matrix_pypi_bot.core.rejected import Rejected
 from matrix_pypi_bot.core.signers import WATCHER, Keyid
 from matrix_pypi_bot.core.statements.refutation import Evidence as Shown
-from matrix_pypi_bot.core.statements.refutation import Fault, Refutation
+from matrix_pypi_bot.core.statements.refutation import Fault
 from matrix_pypi_bot.core.witnesses import Witnesses
 from matrix_pypi_bot.ports import Clock, EnvelopeRow, Postman, Store, Transaction, VerdictRow
+from matrix_pypi_bot.services.accusations import Accusation, Accusations, Verdicts
 from matrix_pypi_bot.services.index_views import IndexViews
 from matrix_pypi_bot.services.known import Known
 from matrix_pypi_bot.services.members import Members
@@ -42,7 +42,6 @@ log = logging.getLogger(__name__)
 Prove = Callable[[ProjectName, FileName, Mapping[str, object]], Awaitable[Provenance]]
 
 _OPEN: Final = frozenset({Verdict.CONTESTED.value, Verdict.CONFLICT.value})
-_FINAL: Final = frozenset({Verdict.UPHELD.value, Verdict.DISMISSED.value})
 
 
 @dataclass(slots=True)
@@ -56,19 +55,10 @@ class Session:
     verdicts: list[VerdictRow] = field(default_factory=list)
     mail: bool = False
     acquitted: set[str] = field(default_factory=set)
+    judged: Verdicts = field(init=False)
 
-    def newest(self, statement_id: str, fault: str) -> str | None:
-        """The newest word on an accusation."""
-        rows = (*self.known.verdicts, *self.verdicts)
-        return next((r.result for r in reversed(rows) if (r.statement_id, r.fault) == (statement_id, fault)), None)
-
-    def upheld(self) -> frozenset[tuple[str, str]]:
-        """Accusations that need not be looked into again."""
-        return frozenset(key for key, result in self.newest_of_all().items() if result == Verdict.UPHELD.value)
-
-    def newest_of_all(self) -> dict[tuple[str, str], str]:
-        """The newest word on each accusation."""
-        return {(r.statement_id, r.fault): r.result for r in (*self.known.verdicts, *self.verdicts)}
+    def __post_init__(self) -> None:
+        self.judged = Verdicts(self.known.verdicts)
 
 
 class Court:
@@ -103,6 +93,7 @@ class Court:
         self._publishes = publishes
         self._prove = prove
         self._refutations = refutations
+        self._accusations = Accusations(members)
         self._views = IndexViews(voice, index_name)
         self._on_suspended = on_suspended
 
@@ -153,7 +144,7 @@ class Court:
         """Own findings, each with a refutation of ours."""
         standing = self._members.standing()
         rulings = {file: ruling for file, (_, ruling) in session.rulings.items()}
-        upheld = session.upheld()
+        upheld = session.judged.upheld()
         for finding in findings(session.known.claims, standing, session.witnesses, rulings, upheld, seen):
             if any(row.statement_id == finding.accused.statement_id for row in session.verdicts):
                 continue  # one proof is enough
@@ -161,6 +152,12 @@ class Court:
             await self._keep(
                 tables, session, finding.accused, finding.fault, Verdict.UPHELD, finding.reason, evidence_id=refutation
             )
+        for doubt in doubts(session.witnesses, session.rulings):
+            if session.judged.newest(doubt.accused.statement_id, doubt.fault) is None:
+                refutation = await self._refute(tables, session, doubt)
+                await self._keep(
+                    tables, session, doubt.accused, doubt.fault, Verdict.CONFLICT, doubt.reason, evidence_id=refutation
+                )
 
     async def _proven(self, project: ProjectName) -> Mapping[str, Provenance]:
         """What bundles in accusations prove, by the id of the refutation. Before anything is locked: verifying takes milliseconds."""
@@ -168,55 +165,32 @@ class Court:
             return {}
         async with self._store.transaction() as tables:
             rows = await tables.ledger.refutations(project)
+        held = self._projects.held(project)
+        verdicts = Verdicts(held.verdicts if held is not None else ())
         found: dict[str, Provenance] = {}
-        for row in rows:
-            told = self._accusation(row)
-            if told is not None and told.file is not None and isinstance(bundle := told.evidence.bundle, dict):
-                found[row.id] = await self._prove(project, FileName(told.file), bundle)
+        for accusation in self._accusations.unsettled(rows, (), verdicts):
+            told = accusation.told
+            if told.file is not None and isinstance(bundle := told.evidence.bundle, dict):
+                found[accusation.row.id] = await self._prove(project, FileName(told.file), bundle)
         return found
-
-    def _accusation(self, row: EnvelopeRow) -> Refutation | None:
-        try:
-            told = check_envelope(json.loads(row.envelope), self._members.keyring.keys, Refutation).statement.predicate
-        except Rejected:
-            return None
-        assert isinstance(told, Refutation)
-        return told
 
     async def _hear(self, tables: Transaction, session: Session, proven: Mapping[str, Provenance]) -> None:
         """Others' accusations that are not settled."""
-        for row in await tables.ledger.refutations(session.known.project):
-            if row.org == self._members.own.name:
-                continue
-            try:
-                checked = check_envelope(json.loads(row.envelope), self._members.keyring.keys, Refutation)
-            except Rejected:
-                continue  # by a key that is known no more: the statements it carried were kept, and speak for themselves
-            told = checked.statement.predicate
-            assert isinstance(told, Refutation)
-            accused = next(
-                (c for c in session.known.claims if str(c.statement_id) == checked.statement.subject.sha256), None
-            )
-            if accused is None or session.newest(accused.statement_id, told.fault.value) in _FINAL:
-                continue
-            first_seen = {StatementId(c.statement_id): Instant.of_ms(c.received_ms) for c in session.known.claims}
-            judged = judge(checked.statement, self._members.keyring, first_seen.get, _told(proven.get(row.id)))
-            await self._settle(tables, session, accused, row, told.fault, judged.verdict, judged.reason)
+        rows = await tables.ledger.refutations(session.known.project)
+        first_seen = {StatementId(c.statement_id): Instant.of_ms(c.received_ms) for c in session.known.claims}
+        for one in self._accusations.unsettled(rows, session.known.claims, session.judged):
+            judged = judge(one.statement, self._members.keyring, first_seen.get, _told(proven.get(one.row.id)))
+            if one.is_kept or judged.verdict is Verdict.UPHELD:
+                await self._settle(tables, session, one, judged.verdict, judged.reason)
 
     async def _settle(
-        self,
-        tables: Transaction,
-        session: Session,
-        accused: Claim,
-        row: EnvelopeRow,
-        fault: Fault,
-        verdict: Verdict,
-        reason: str,
+        self, tables: Transaction, session: Session, one: Accusation, verdict: Verdict, reason: str
     ) -> None:
-        """Keeps what became of an accusation by `row.org`, if that is news; a wrong one costs the accuser only."""
+        """Keeps what became of an accusation, if that is news; a wrong one costs the accuser only."""
+        accused, row, fault = one.accused, one.row, one.told.fault
         if verdict is Verdict.PENDING:
             verdict, reason = self._verdict_now(session, accused, fault), "by what upstream says"
-        newest = session.newest(accused.statement_id, fault.value)
+        newest = session.judged.newest(accused.statement_id, fault)
         if (
             verdict is Verdict.PENDING
             and newest in (None, Verdict.CONFLICT.value)
@@ -225,7 +199,7 @@ class Court:
             and accused.file not in session.known.lasting()
         ):
             verdict, reason = Verdict.CONTESTED, f"accused by {row.org}; it cannot be checked here now"
-        if verdict is Verdict.PENDING or newest == verdict.value:
+        if verdict is Verdict.PENDING or (newest == verdict.value and verdict is not Verdict.DISMISSED):
             return
         if verdict is Verdict.DISMISSED:
             log.warning(
@@ -241,8 +215,8 @@ class Court:
     async def _judge_again(self, tables: Transaction, session: Session) -> None:
         """What evidence has settled since, whether or not the accuser is known any more; and what upstream made wrong."""
         claims = {claim.statement_id: claim for claim in session.known.claims}
-        for (statement_id, told), result in session.newest_of_all().items():
-            accused, fault = claims.get(StatementId(statement_id)), Fault(told)
+        for (statement_id, fault), result in session.judged.newest_of_all().items():
+            accused = claims.get(StatementId(statement_id))
             is_wrong = result == Verdict.UPHELD.value and fault is Fault.PYPI_DIGEST
             if accused is None or not (is_wrong or result in _OPEN):
                 continue
@@ -298,6 +272,8 @@ class Court:
         proof = await self._proof(tables, session, finding, shown)
         # With the publisher's signature nobody needs upstream to judge it; if that is not too large.
         ways = [(Fault.PROVENANCE, proof)] if proof is not None else []
+        if not ways and (before := await self._doubted(tables, session, finding)) is not None:
+            return before
         accused = finding.accused
         for fault, evidence in (*ways, (finding.fault, shown)):
             with contextlib.suppress(StatementTooLarge):
@@ -309,7 +285,7 @@ class Court:
                     statement_id=accused.statement_id,
                     keyid=accused.keyid,
                     shown=evidence,
-                    reason=finding.reason,
+                    told=f"is {'contradicted' if finding.is_doubt else 'false'} ({fault}): {finding.reason}",
                     org=accused.org,
                     now_ms=session.now_ms,
                 )
@@ -317,6 +293,14 @@ class Court:
                 return said
         log.warning("refutation too large to be said alarm", extra={"org": accused.org, "file": accused.file})
         return None
+
+    async def _doubted(self, tables: Transaction, session: Session, finding: Finding) -> str | None:
+        """Our own earlier word on it, from when it was a doubt: the same is not said twice."""
+        accused: str = finding.accused.statement_id
+        if session.judged.newest(accused, finding.fault) != Verdict.CONFLICT.value:
+            return None
+        rows = await tables.ledger.refutations(session.known.project)
+        return next((row.id for row in rows if (row.org, row.sha256) == (self._members.own.name, accused)), None)
 
     async def _shown(self, tables: Transaction, session: Session, finding: Finding) -> Shown | None:
         """The evidence that others need to see it for themselves."""
@@ -372,6 +356,7 @@ class Court:
         )
         await tables.ledger.judge(row)
         session.verdicts.append(row)
+        session.judged.add(row)
 
     async def _review(self, tables: Transaction, session: Session) -> bool:
         """Reviews what others attest and nothing was said of here; whether anything was signed."""

@@ -37,11 +37,14 @@ class Refutations:
         statement_id: str,
         keyid: str,
         shown: Evidence,
-        reason: str,
+        told: str,
         org: str,
         now_ms: int,
     ) -> str:
-        """The id of the refutation, which is in the log and on its way to the project's room when the transaction ends."""
+        """The id of the refutation, which is in the log and on its way to the project's room when the transaction ends.
+
+        `told` is what people read of it: `is false (...): ...`.
+        """
 
         def predicate(reporter: SignedBy, now: Instant) -> Refutation:
             return Refutation(
@@ -57,7 +60,7 @@ class Refutations:
         subjects = {"attestation": Sha256(statement_id)}
         checked = await self._voice.say_once(tables, subjects, predicate, file=file, now_ms=now_ms)
         await self._post(tables, checked, f"{PROJECT_ROOM}{project}", statement_id, now_ms)
-        notice = f"{org}'s attestation of {file} is false ({fault}): {reason}. To check it: matrix-pypi explain {file}"
+        notice = f"{org}'s attestation of {file} {told}. To check it: matrix-pypi explain {file}"
         await self._notice(tables, f"{PROJECT_ROOM}{project}", statement_id, notice, now_ms)
         return checked.statement.id
 

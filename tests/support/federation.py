@@ -19,11 +19,11 @@ from matrix_pypi_bot.core.rejected import Rejected
 from matrix_pypi_bot.core.signers import SigningKey
 from matrix_pypi_bot.core.statements.attestation import Attestation, Source
 from matrix_pypi_bot.core.statements.common import Predicate, SignedBy
-from matrix_pypi_bot.ports import Store, VerdictRow
+from matrix_pypi_bot.ports import Postman, Store, VerdictRow
 from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.court import Court
-from matrix_pypi_bot.services.docket import Docket
+from matrix_pypi_bot.services.docket import ROUND_SECONDS, Docket
 from matrix_pypi_bot.services.explain import Explainer
 from matrix_pypi_bot.services.forks import Forks
 from matrix_pypi_bot.services.intake import Intake
@@ -77,11 +77,20 @@ class Participant:
     """One organisation. `index` is upstream as it shows itself to this one."""
 
     def __init__(
-        self, name: str, store: Store, index: ScriptedIndex, clock: ManualClock, others: Iterable[str], trust: Trusting
+        self,
+        name: str,
+        store: Store,
+        index: ScriptedIndex,
+        clock: ManualClock,
+        others: Iterable[str],
+        trust: Trusting,
+        *,
+        postman: Postman | None = None,
+        round_seconds: float = ROUND_SECONDS,
     ) -> None:
         self.name, self.store, self.index, self.clock = name, store, index, clock
         self.organisation = organisation(name)
-        self.postman = CountingPostman()
+        self.postman = postman or CountingPostman()
         self.voice = Voice(name, self.organisation.mirror)
         self.heard: dict[str, int] = {}
         self.members = Members(
@@ -159,6 +168,7 @@ class Participant:
             refresher=self.refresher,
             store=store,
             clock=clock,
+            round_seconds=round_seconds,
         )
         self.intake = Intake(self.members, on_statement=self.docket.hear, on_other=self.docket.hear_other)
         self.answers = Answers(

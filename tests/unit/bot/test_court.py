@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from matrix_pypi_bot.core.envelope import Envelope
+from matrix_pypi_bot.core.envelope import Envelope, seal
+from matrix_pypi_bot.core.events import check_envelope
+from matrix_pypi_bot.core.evidence import Mode
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.list_document import read_list
 from matrix_pypi_bot.core.notes import Checkpoint, sign_checkpoint
 from matrix_pypi_bot.core.statements.common import SignedBy
 from matrix_pypi_bot.core.statements.refutation import Evidence, Fault, Refutation
-from matrix_pypi_bot.ports import RoomRow
+from matrix_pypi_bot.ports import RoomRow, Wrong
+from matrix_pypi_bot.services import accusations
+from matrix_pypi_bot.wire.cids import CidBuilder
 from matrix_pypi_bot.wire.messages import Observed, Override
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from tests.support.bot_world import MXA
 from tests.support.dists import wheel
-from tests.support.federation import Federation, federation
+from tests.support.federation import Federation, Participant, federation
 
 ONE = wheel("mxa", "1.0")
 EVIL = wheel("mxa", "1.0", salt="evil")
 OTHER = wheel("mxa", "2.0")
+BAD = wheel("mxb", "1.0")
 
 
 @pytest.fixture
@@ -262,6 +270,123 @@ async def test_two_heads_of_one_size_suspend_the_log_and_its_organisation_everyw
     await three["orgc"].hear(three["orgb"])
     assert three["orgc"].outcasts == {"orga"}
     assert not await three["orgb"].forks.found((notes[0], notes[0]))
+
+
+async def test_who_cannot_look_hears_that_upstream_contradicts_a_quorum_before_anybody_can_judge_it(
+    tmp_path: Path,
+) -> None:
+    """Two liars keep whoever looks for the first time from refuting them (R5); what it saw is an accusation for others all the same."""
+    async with federation(tmp_path, "orga", "orgb", "orgc", "orgd", mode=Mode.KOFN) as made:
+        made.publish(ONE)
+        made.upstream_off("orgd")
+        lies = [made[name].lie(EVIL) for name in ("orga", "orgb")]
+        for name in ("orgc", "orgd"):
+            await made[name].take(*lies)
+        assert await made["orgd"].rule(ONE) == ("R19", EVIL.sha256)
+        assert (await made["orgc"].decide(ONE)).rule == "R5"
+        assert {(fault, result) for _, fault, result in await made["orgc"].verdicts(ONE)} == {
+            ("pypi-digest", "CONFLICT")
+        }
+        await made["orgd"].hear(made["orgc"])
+        assert {(fault, result) for _, fault, result in await made["orgd"].verdicts(ONE)} == {
+            ("pypi-digest", "CONTESTED")
+        }
+        assert (await made["orgd"].rule(ONE))[1] is None
+        assert not made["orgc"].outcasts | made["orgd"].outcasts
+
+
+async def test_a_bad_accusation_settles_nothing_that_a_good_one_shows(three: Federation) -> None:
+    """Else whoever is guilty accuses himself badly first. The second statement is none that anybody takes, and signed all the same."""
+    liar, accuser = three["orga"], three["orgb"]
+    said = liar.lie(ONE)
+    other = seal(
+        said.payload.replace(ONE.sha256.encode(), EVIL.sha256.encode()).replace(b'"bytes"', b'"guess"'),
+        liar.organisation.mirror,
+    )
+    three.upstream_off()
+    await three["orgc"].take(said, equivocation(three, liar, said, said))
+    assert await three["orgc"].verdicts(ONE) == [("orga", "equivocation", "DISMISSED")]
+    await three["orgc"].take(equivocation(three, accuser, said, other))
+    assert three["orgc"].outcasts == {"orga"}
+
+
+async def test_a_statement_that_was_never_taken_convicts_whoever_signed_it(three: Federation) -> None:
+    liar, accuser = three["orga"], three["orgb"]
+    wrong = CidBuilder()
+    wrong.update(b"other bytes")
+    payload = json.loads(liar.lie(ONE).payload)
+    payload["predicate"]["cid"] = wrong.finish()
+    lie = seal(json.dumps(payload).encode(), liar.organisation.mirror)
+    three.upstream_off()
+    await three["orgc"].take(lie)
+    assert await three["orgc"].verdicts(ONE) == []
+    await three["orgc"].take(accusation(three, accuser, lie, Fault.CID_RAW, Evidence(envelopes=(lie.to_json(),))))
+    assert await three["orgc"].verdicts(ONE) == [("orga", "cid-raw", "UPHELD")]
+    assert three["orgc"].outcasts == {"orga"}
+
+
+async def test_an_accusation_that_is_settled_is_not_verified_again(
+    three: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three.publish(ONE)
+    await three["orga"].serve(ONE)
+    await three["orgc"].hear(three["orga"])
+    truth = next(e for e in await three["orga"].said() if b"attestation:v1" in e.payload)
+    await three["orgc"].take(false_accusation(three, truth))
+    verified: list[object] = []
+    real: Any = check_envelope
+
+    def watched(*given: Any) -> Any:
+        verified.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(accusations, "check_envelope", watched)
+    for _ in range(3):
+        await three["orgc"].court.look(MXA)
+    assert verified == []
+
+
+async def test_a_project_that_upstream_never_answers_for_does_not_keep_others_from_being_asked_about(
+    three: Federation,
+) -> None:
+    """One of those that wait finds out whether upstream is back: not always the same one."""
+    three.publish(ONE, BAD, to=["orgc"])
+    three["orgc"].index.instead["mxb"] = [Wrong("no page")] * 1_000
+    three.upstream_off("orgc")
+    for dist in (BAD, ONE):
+        await three["orgc"].take(three["orga"].lie(dist))
+    three["orgc"].index.everything = None
+    three["orgc"].docket._round_seconds = 0.001
+    running = asyncio.create_task(three["orgc"].docket.run())
+    for _ in range(200):
+        three.clock.pass_seconds(61)
+        await asyncio.sleep(0.001)
+    running.cancel()
+    reviews = [e for e in await three["orgc"].said() if b"review:v1" in e.payload and b'"ok"' in e.payload]
+    assert len(reviews) == 1
+
+
+def equivocation(three: Federation, accuser: Participant, accused: Envelope, other: Envelope) -> Envelope:
+    """That the key which signed the one signed the other too."""
+    return accusation(
+        three, accuser, accused, Fault.EQUIVOCATION, Evidence(envelopes=(accused.to_json(), other.to_json()))
+    )
+
+
+def accusation(three: Federation, accuser: Participant, accused: Envelope, fault: Fault, shown: Evidence) -> Envelope:
+    """That a statement of orga about the file is false."""
+    return accuser.sign(
+        {"attestation": accused.id},
+        Refutation(
+            fault=fault,
+            project="mxa",
+            file=ONE.filename,
+            accused=three["orga"].organisation.mirror.keyid,
+            observed=Instant.of_ms(three.clock.now_ms()),
+            reporter=SignedBy(org=accuser.name, key=accuser.organisation.mirror.keyid),
+            evidence=shown,
+        ),
+    )
 
 
 def false_accusation(three: Federation, truth: Envelope) -> Envelope:
