@@ -207,6 +207,7 @@ class Bot:
             index_name=index.name,
             publishes=index.attests,
             prove=None if self.provenance is None else self.provenance.check_bundle,
+            is_fresh=self._refresher.is_fresh,
             on_suspended=lambda organisations: self.docket.reconsider(organisations),
         )
         self.docket = Docket(

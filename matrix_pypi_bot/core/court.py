@@ -18,6 +18,7 @@ from matrix_pypi_bot.core.keyring import MAINTAINER_ORG
 from matrix_pypi_bot.core.standing import Standing
 from matrix_pypi_bot.core.statements.refutation import Fault
 from matrix_pypi_bot.core.witnesses import Witnesses
+from matrix_pypi_bot.wire.cids import RAW, split_cid
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.names import FileName
 
@@ -131,13 +132,26 @@ def _wrong_cids(
     claims: list[Claim], standing: Standing, upheld: frozenset[tuple[str, str]], seen: OtherBytes | None
 ) -> Iterator[Finding]:
     """F7, by arithmetic: the profile gives a content one CID, and this organisation hashed that, or what lies under the CID."""
-    own = {claim.subject: claim.facts.cid for claim in claims if claim.org == standing.own and claim.facts.cid}
+    own = _own_cids(claims, standing)
     for claim in claims:
         if claim.kind != "attestation" or claim.org in (standing.own, MAINTAINER_ORG) or claim.facts.cid is None:
             continue
-        wrong = claim.facts.cid != own.get(claim.subject, claim.facts.cid) or _is_seen(claim, seen)
+        is_raw = split_cid(claim.facts.cid).codec == RAW  # then it was checked at the door, and is no other content's
+        differs = not is_raw and claim.facts.cid != own.get(claim.subject, claim.facts.cid)
+        wrong = differs or _is_seen(claim, seen)
         if wrong and (claim.statement_id, Fault.CID_CONTENT) not in upheld:
             yield Finding(fault=Fault.CID_CONTENT, accused=claim, sha256=claim.subject)
+
+
+def _own_cids(claims: list[Claim], standing: Standing) -> dict[Sha256, str]:
+    """Under which CID this organisation has each content. Not what a key of ours signed that somebody else may have, and not where two
+    words of ours differ: one of them came from a frontend that was wrong, and that is nobody else's fault.
+    """
+    told: dict[Sha256, set[str]] = {}
+    for claim in claims:
+        if claim.org == standing.own and claim.facts.cid is not None and standing.counts(claim):
+            told.setdefault(claim.subject, set()).add(claim.facts.cid)
+    return {digest: cids.pop() for digest, cids in told.items() if len(cids) == 1}
 
 
 def _is_seen(claim: Claim, seen: OtherBytes | None) -> bool:

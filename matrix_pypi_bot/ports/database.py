@@ -59,8 +59,8 @@ class Ledger(Protocol):
         """Projects of which a statement is contested, or in conflict, by the newest word on an accusation of it, sorted."""
         ...
 
-    async def refutations(self, project: ProjectName) -> list[EnvelopeRow]:
-        """Every refutation kept of the project's attestations, oldest first."""
+    async def refutation_ids(self, project: ProjectName) -> list[str]:
+        """The ids of all refutations kept of the project's attestations, oldest first."""
         ...
 
     async def judge(self, row: VerdictRow) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,16 +18,16 @@ from matrix_pypi_bot.core.court import Finding, OtherBytes, doubts, findings, re
 from matrix_pypi_bot.core.decide import Ruling
 from matrix_pypi_bot.core.envelope import StatementId
 from matrix_pypi_bot.core.events import StatementTooLarge
-from matrix_pypi_bot.core.evidence import Evidence, Live, Provenance, Proves
+from matrix_pypi_bot.core.evidence import Evidence, Live, Proves
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.judge import SUSPENDING, Proven, Verdict, judge
+from matrix_pypi_bot.core.judge import SUSPENDING, Verdict
 from matrix_pypi_bot.core.provenance import carried
 from matrix_pypi_bot.core.signers import WATCHER, Keyid
 from matrix_pypi_bot.core.statements.refutation import Evidence as Shown
 from matrix_pypi_bot.core.statements.refutation import Fault
 from matrix_pypi_bot.core.witnesses import Witnesses
 from matrix_pypi_bot.ports import Clock, EnvelopeRow, Postman, Store, Transaction, VerdictRow
-from matrix_pypi_bot.services.accusations import Accusation, Accusations, Verdicts
+from matrix_pypi_bot.services.accusations import Accusation, Accusations, Heard, Prove, Verdicts
 from matrix_pypi_bot.services.index_views import IndexViews
 from matrix_pypi_bot.services.known import Known
 from matrix_pypi_bot.services.members import Members
@@ -38,8 +38,6 @@ from matrix_pypi_bot.services.signing import Voice
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 
 log = logging.getLogger(__name__)
-
-Prove = Callable[[ProjectName, FileName, Mapping[str, object]], Awaitable[Provenance]]
 
 _OPEN: Final = frozenset({Verdict.CONTESTED.value, Verdict.CONFLICT.value})
 
@@ -65,6 +63,7 @@ class Court:
     """Judges. `publishes` False: findings are kept and acted on here, and nothing is signed (a private index stays inside).
 
     `prove(project, file, bundle)` verifies a bundle of provenance (F5); without it such accusations wait for somebody who can.
+    `is_fresh(known)`: whether upstream said lately what it is held to say; nothing older is reviewed by, or told, as what it says now.
     `on_suspended(organisations)` is called, after the commit, when keys of theirs were suspended, or are no more.
     """
 
@@ -81,6 +80,7 @@ class Court:
         index_name: str,
         publishes: bool = True,
         prove: Prove | None = None,
+        is_fresh: Callable[[Known], bool] = lambda known: True,
         on_suspended: Callable[[frozenset[str]], None] = lambda organisations: None,
     ) -> None:
         self._projects = projects
@@ -91,9 +91,9 @@ class Court:
         self._postman = postman
         self._index_name = index_name
         self._publishes = publishes
-        self._prove = prove
+        self._is_fresh = is_fresh
         self._refutations = refutations
-        self._accusations = Accusations(members)
+        self._accusations = Accusations(members, store, prove)
         self._views = IndexViews(voice, index_name)
         self._on_suspended = on_suspended
 
@@ -103,17 +103,18 @@ class Court:
         `seen` is what the own frontend found under a CID that somebody attested.
         """
         session: Session | None = None
-        proven = await self._proven(project)
+        held = self._projects.held(project)
+        heard = await self._accusations.listen(project, Verdicts(held.verdicts if held is not None else ()))
 
         async def change(tables: Transaction, known: Known) -> Known:
             nonlocal session
             session = self._open(await self._projects.with_claims(tables, known))
             await self._find(tables, session, seen)
-            await self._hear(tables, session, proven)
+            await self._hear(tables, session, heard)
             await self._judge_again(tables, session)
             if session.verdicts:
                 await self._members.read_suspensions(tables)
-            if self._speaks():
+            if self._speaks() and (not _is_live(session.known) or self._is_fresh(session.known)):
                 listed = await self._views.say(tables, session.known, now_ms=session.now_ms)
                 session.mail = await self._review(tables, session) or listed or session.mail
             # What was signed just now is a claim too.
@@ -148,6 +149,8 @@ class Court:
         for finding in findings(session.known.claims, standing, session.witnesses, rulings, upheld, seen):
             if any(row.statement_id == finding.accused.statement_id for row in session.verdicts):
                 continue  # one proof is enough
+            if finding.fault is Fault.EQUIVOCATION and self._is_shown_to_all(session, finding.accused):
+                continue
             refutation = await self._refute(tables, session, finding)
             await self._keep(
                 tables, session, finding.accused, finding.fault, Verdict.UPHELD, finding.reason, evidence_id=refutation
@@ -159,27 +162,21 @@ class Court:
                     tables, session, doubt.accused, doubt.fault, Verdict.CONFLICT, doubt.reason, evidence_id=refutation
                 )
 
-    async def _proven(self, project: ProjectName) -> Mapping[str, Provenance]:
-        """What bundles in accusations prove, by the id of the refutation. Before anything is locked: verifying takes milliseconds."""
-        if self._prove is None:
-            return {}
-        async with self._store.transaction() as tables:
-            rows = await tables.ledger.refutations(project)
-        held = self._projects.held(project)
-        verdicts = Verdicts(held.verdicts if held is not None else ())
-        found: dict[str, Provenance] = {}
-        for accusation in self._accusations.unsettled(rows, (), verdicts):
-            told = accusation.told
-            if told.file is not None and isinstance(bundle := told.evidence.bundle, dict):
-                found[accusation.row.id] = await self._prove(project, FileName(told.file), bundle)
-        return found
+    def _is_shown_to_all(self, session: Session, accused: Claim) -> bool:
+        """Whether it is proved already, and seen without upstream, that the key signs anything: more proofs add nothing.
 
-    async def _hear(self, tables: Transaction, session: Session, proven: Mapping[str, Provenance]) -> None:
-        """Others' accusations that are not settled."""
-        rows = await tables.ledger.refutations(session.known.project)
-        first_seen = {StatementId(c.statement_id): Instant.of_ms(c.received_ms) for c in session.known.claims}
-        for one in self._accusations.unsettled(rows, session.known.claims, session.judged):
-            judged = judge(one.statement, self._members.keyring, first_seen.get, _told(proven.get(one.row.id)))
+        But where its organisation says that it was stolen, what it signed before counts, and each false one has to be named.
+        """
+        rows = (*session.known.verdicts, *session.verdicts)
+        return not self._members.keyring.is_compromised(accused.keyid, accused.org) and any(
+            row.keyid == accused.keyid and row.fault == Fault.EQUIVOCATION and row.suspends for row in rows
+        )
+
+    async def _hear(self, tables: Transaction, session: Session, heard: Iterable[Heard]) -> None:
+        """What becomes of others' accusations."""
+        claims = session.known.claims
+        for one in self._accusations.unsettled(heard, claims, session.judged):
+            judged = self._accusations.judge(one.heard, claims)
             if one.is_kept or judged.verdict is Verdict.UPHELD:
                 await self._settle(tables, session, one, judged.verdict, judged.reason)
 
@@ -187,7 +184,7 @@ class Court:
         self, tables: Transaction, session: Session, one: Accusation, verdict: Verdict, reason: str
     ) -> None:
         """Keeps what became of an accusation, if that is news; a wrong one costs the accuser only."""
-        accused, row, fault = one.accused, one.row, one.told.fault
+        accused, row, fault = one.accused, one.row, one.fault
         if verdict is Verdict.PENDING:
             verdict, reason = self._verdict_now(session, accused, fault), "by what upstream says"
         newest = session.judged.newest(accused.statement_id, fault)
@@ -296,11 +293,16 @@ class Court:
 
     async def _doubted(self, tables: Transaction, session: Session, finding: Finding) -> str | None:
         """Our own earlier word on it, from when it was a doubt: the same is not said twice."""
-        accused: str = finding.accused.statement_id
-        if session.judged.newest(accused, finding.fault) != Verdict.CONFLICT.value:
+        about = (finding.accused.statement_id, finding.fault.value, Verdict.CONFLICT.value)
+        if session.judged.newest(finding.accused.statement_id, finding.fault) != Verdict.CONFLICT.value:
             return None
-        rows = await tables.ledger.refutations(session.known.project)
-        return next((row.id for row in rows if (row.org, row.sha256) == (self._members.own.name, accused)), None)
+        for verdict in (*session.known.verdicts, *session.verdicts):
+            if (verdict.statement_id, verdict.fault, verdict.result) != about or verdict.evidence_id is None:
+                continue
+            said = await tables.ledger.envelope(verdict.evidence_id)
+            if said is not None and said.org == self._members.own.name:
+                return said.id
+        return None
 
     async def _shown(self, tables: Transaction, session: Session, finding: Finding) -> Shown | None:
         """The evidence that others need to see it for themselves."""
@@ -367,7 +369,7 @@ class Court:
         own = [claim for claim in fresh.known.claims if claim.org == self._members.own.name]
         found = reviews(own, fresh.rulings, fresh.witnesses)
         view = fresh.known.view
-        serial = view.page.serial if view is not None and view.state == "live" else None
+        serial = view.page.serial if view is not None and _is_live(fresh.known) else None
         for subjects, predicate in review_statements(fresh.known.project, self._index_name, found, serial=serial):
             await self._voice.say(tables, subjects, predicate, file=None, now_ms=session.now_ms)
         return bool(found)
@@ -392,5 +394,5 @@ class Court:
             self._on_suspended(changed)
 
 
-def _told(provenance: Provenance) -> Proven:
-    return lambda bundle: provenance
+def _is_live(known: Known) -> bool:
+    return known.view is not None and known.view.state == "live"

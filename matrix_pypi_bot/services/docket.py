@@ -174,8 +174,12 @@ class Docket:
 
     async def _look_at_next(self) -> None:
         project = next(iter(self._looks))
-        await self._look(project)
-        self._looks.pop(project, None)
+        del self._looks[project]  # what is said of it from now on is another reason to look
+        try:
+            await self._look(project)
+        except BaseException:
+            self._looks[project] = None
+            raise
 
     async def _look(self, project: ProjectName, seen: OtherBytes | None = None) -> None:
         """Looks at it. What cannot be judged at all, whatever it is, keeps nobody else waiting. Raises Problem."""
@@ -197,7 +201,10 @@ class Docket:
             for project in projects:
                 if self._looks:  # newer, and smaller
                     break
-                await self._projects.redecide(project)
+                if organisation in self._members.standing().outcasts():
+                    await self._projects.redecide(project)
+                else:  # what it said may count (again), and was not judged while it did not
+                    await self._look(project)
                 after = project
                 await asyncio.sleep(0)
             if self._looks:

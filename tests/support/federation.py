@@ -150,6 +150,7 @@ class Participant:
             refutations=Refutations(self.voice),
             index_name="pypi",
             prove=self.provenance and self.provenance.check_bundle,
+            is_fresh=self.refresher.is_fresh,
             on_suspended=lambda organisations: self.docket.reconsider(organisations),
         )
         self.forks = Forks(

@@ -165,9 +165,11 @@ class LedgerTables:
         )  # fmt: skip
         return [row["project"] for row in rows]
 
-    async def refutations(self, project: ProjectName) -> list[EnvelopeRow]:
-        rows = await self._db.fetch(_SELECT + "WHERE project = $1 AND kind = 'refutation' ORDER BY n", project)
-        return [_envelope(row) for row in rows]
+    async def refutation_ids(self, project: ProjectName) -> list[str]:
+        rows = await self._db.fetch(
+            "SELECT id FROM envelope WHERE project = $1 AND kind = 'refutation' ORDER BY n", project
+        )
+        return [row["id"] for row in rows]
 
     async def last_refutations(self, project: ProjectName, limit: int) -> list[EnvelopeRow]:
         rows = await self._db.fetch(

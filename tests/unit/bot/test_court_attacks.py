@@ -19,6 +19,7 @@ from matrix_pypi_bot.core.statements.common import SignedBy
 from matrix_pypi_bot.core.statements.keys import ListedKey
 from matrix_pypi_bot.core.statements.refutation import Evidence, Fault, Refutation
 from matrix_pypi_bot.ports import StoreAway, Wrong
+from matrix_pypi_bot.services import accusations
 from matrix_pypi_bot.services.docket import Docket
 from matrix_pypi_bot.services.keys import ensure_manifest, newest, publish
 from matrix_pypi_bot.wire.messages import Override
@@ -319,3 +320,43 @@ async def test_who_was_convicted_by_what_upstream_showed_wrongly_is_acquitted_wh
     await here.settle()
     assert here.outcasts == frozenset()
     assert [row[2] for row in await here.verdicts(ONE)] == ["UPHELD", "DISMISSED"]
+
+
+async def test_a_page_of_yesterday_is_no_word_of_upstream_on_what_is_attested_today(three: Federation) -> None:
+    """Upstream took the file off its page meanwhile, as it does with malware."""
+    three.publish(ONE)
+    here = three["orgc"]
+    await here.decide(ONE)
+    await three["orgb"].serve(ONE)
+    three.clock.pass_seconds(86_400)
+    here.index.remove(ONE)
+    await here.hear(three["orgb"])
+    assert [e for e in await here.said() if b"review:v1" in e.payload] == []
+
+
+async def test_a_thousand_digests_of_one_file_are_answered_by_one_refutation(three: Federation) -> None:
+    three.publish(ONE)
+    here = three["orgc"]
+    await here.take(*(three["orga"].lie(wheel("mxa", "1.0", salt=str(n))) for n in range(8)))
+    said = [e for e in await here.said() if b"refutation:v1" in e.payload]
+    assert len(said) <= 2  # by upstream, and by itself
+    assert here.outcasts == {"orga"}
+
+
+async def test_an_accusation_is_read_once_however_often_the_project_is_looked_at(
+    three: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three.publish(ONE)
+    here = three["orgc"]
+    await three["orgb"].serve(ONE)
+    truth = next(e for e in await three["orgb"].said() if b"attestation:v1" in e.payload)
+    await here.take(truth)
+    for n in range(3):
+        three.clock.pass_seconds(1)
+        await here.take(accusation(three, truth, wheel("mxa", "1.0", salt=str(n)).sha256, by="orga", of="orgb"))
+        await here.take(accusation(three, truth, ONE.sha256, by="orga", of="orgb", fault=Fault.CID_CONTENT))
+    await here.court.look(ProjectName("mxa"))
+    read: list[str] = []
+    monkeypatch.setattr(accusations, "check_envelope", lambda *told: read.append("again"))
+    await here.court.look(ProjectName("mxa"))
+    assert read == []

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from matrix_pypi_bot.core.claims import Claim, Facts
+from matrix_pypi_bot.core.court import findings
 from matrix_pypi_bot.core.evidence import Doubt, Level, Proves
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import Member, PinnedOrg, build_keyring
@@ -18,6 +19,7 @@ from matrix_pypi_bot.core.standing import Standing
 from matrix_pypi_bot.core.statement_page import entry_of
 from matrix_pypi_bot.core.statements.keys import ListedKey, Log, Manifest, Revoked, RootKey
 from matrix_pypi_bot.core.witnesses import NOBODY, combined, weigh
+from matrix_pypi_bot.wire.cids import DAG_PB, format_cid, raw_cid
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 
@@ -223,3 +225,23 @@ def test_what_two_quorums_tell_differently_is_not_told() -> None:
         claim("orgc", facts=Facts(size=2)),
     ]
     assert entry_of(FILE, weigh(claims, at)[FILE], at).size is None
+
+
+def test_a_wrong_cid_of_our_own_or_of_who_has_our_key_convicts_nobody() -> None:
+    """F7 rests on what was hashed here."""
+    right, wrong = (format_cid(DAG_PB, Sha256(digit * 64)) for digit in "12")
+    members = (member("home"), *(member(name) for name in ORGS))
+    revoked = (
+        member("home", revoked=Revoked(at=NOW, reason="stolen", compromised_since=Instant(NOW - 1))),
+        *members[1:],
+    )
+
+    def convicted(*own: str, by: tuple[Member, ...] = members, cid: str = right) -> list[str]:
+        claims = [claim("home", facts=Facts(cid=one)) for one in own] + [claim("orga", facts=Facts(cid=cid))]
+        return [found.accused.org for found in findings(claims, standing(*by), {}, {}, frozenset())]
+
+    assert convicted(wrong) == ["orga"]
+    assert convicted(right) == []
+    assert convicted(right, wrong) == []
+    assert convicted(wrong, by=revoked) == []
+    assert convicted(wrong, cid=raw_cid(A)) == []
