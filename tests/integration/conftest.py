@@ -89,8 +89,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """A failed test shows what the stack logged last."""
     report = yield
     used = getattr(item, "funcargs", {})
-    organisations = used.get("three_orgs")
-    stack = organisations.stack if isinstance(organisations, Organisations) else used.get("stack")
+    several = next((given for given in used.values() if isinstance(given, Organisations)), None)
+    stack = used.get("stack") if several is None else several.stack
     if report.failed and isinstance(stack, Stack):
         report.sections.append(("the stack's logs", stack.logs()))
     return report

@@ -49,9 +49,17 @@ def told(member: Member, dist: Dist) -> str:
 
 
 def serve(member: Member, dist: Dist) -> None:
-    """A client gets the file, and the organisation attests it."""
-    assert member.file(dist).body == dist.content
-    wait_until(lambda: f"by {member.name}, signed here" in told(member, dist), f"{member.name} attests {dist.filename}")
+    """A client gets the file, once the organisation has seen that it is there, and the organisation attests it."""
+    wait_until(
+        lambda: member.file(dist).body == dist.content,
+        f"{member.name} serves {dist.filename}",
+        timeout_seconds=LEARNT_SECONDS,
+    )
+    wait_until(
+        lambda: f"by {member.name}, signed here" in told(member, dist),
+        f"{member.name} attests {dist.filename}",
+        timeout_seconds=LEARNT_SECONDS,
+    )
 
 
 def judged(member: Member, dist: Dist, fault: str, verdict: str, of: Member) -> bool:
