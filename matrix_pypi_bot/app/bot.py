@@ -258,10 +258,9 @@ class Bot:
             answers=Answers(
                 projects=self._projects,
                 refresher=self._refresher,
-                store=store,
                 clock=clock,
                 voice=voice,
-                stands=self._members.stands,
+                stands=lambda claim: self._members.standing().counts(claim),
                 provenance=self.provenance,
                 peers=self.peers,
             ),

@@ -6,12 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from matrix_pypi_bot.core.envelope import read_envelope
-from matrix_pypi_bot.core.rejected import Rejected
-from matrix_pypi_bot.core.statements import read_statement
-from matrix_pypi_bot.core.statements.attestation import Attestation
-from matrix_pypi_bot.core.strict_json import parse_strict
-from matrix_pypi_bot.wire.cids import Cid
+from matrix_pypi_bot.core.claims import Claim
 
 MAX_CIDS: Final = 3
 """Of different CIDs for one digest all but one are wrong."""
@@ -22,20 +17,12 @@ class Attested:
     """`size` is None when nobody told it; `cids` are different ones, in the order of the attestations."""
 
     size: int | None
-    cids: tuple[Cid, ...]
+    cids: tuple[str, ...]
 
 
-def attested(envelopes: Iterable[bytes]) -> Attested:
-    """What kept attestations of one digest say, those first that count most. They were verified when they were kept."""
-    size: int | None = None
-    cids: dict[Cid, None] = {}
-    for envelope in envelopes:
-        try:
-            predicate = read_statement(read_envelope(parse_strict(envelope)).payload, Attestation).predicate
-        except Rejected:
-            continue  # kept under rules that were wider than today's
-        if isinstance(predicate, Attestation):
-            size = predicate.size if size is None else size
-            if predicate.cid is not None:
-                cids[predicate.cid] = None
+def attested(claims: Iterable[Claim]) -> Attested:
+    """What attestations of one digest say, those first that count most."""
+    told = [claim.facts for claim in claims]
+    size = next((facts.size for facts in told if facts.size is not None), None)
+    cids = dict.fromkeys(facts.cid for facts in told if facts.cid is not None)
     return Attested(size, tuple(cids)[:MAX_CIDS])

@@ -81,10 +81,6 @@ class Ledger(Protocol):
         """Every attestation kept for the project, oldest first."""
         ...
 
-    async def attestations_of(self, project: ProjectName, file: FileName, sha256: Sha256) -> list[EnvelopeRow]:
-        """The attestations kept of this digest of the file, oldest first, the first few of them."""
-        ...
-
     async def last_refutations(self, project: ProjectName, limit: int) -> list[EnvelopeRow]:
         """The same, but only the last few of them, newest first."""
         ...

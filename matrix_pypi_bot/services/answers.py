@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from matrix_pypi_bot.core.attested import attested
+from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.core.decide import decide
 from matrix_pypi_bot.core.evidence import Absence, Evidence
 from matrix_pypi_bot.core.index_file import IndexFile
-from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store
+from matrix_pypi_bot.ports import Clock
 from matrix_pypi_bot.services.announce import Peers
 from matrix_pypi_bot.services.known import Finished, Known, View
 from matrix_pypi_bot.services.projects import Projects
@@ -19,7 +20,6 @@ from matrix_pypi_bot.services.provenance import Provenance
 from matrix_pypi_bot.services.refresh import Refresher
 from matrix_pypi_bot.services.rule import GONE_REVISION
 from matrix_pypi_bot.services.signing import Voice
-from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Decision, FileDecision, PageState, encode
 from matrix_pypi_bot.wire.names import FileName, ProjectName, file_path
 from matrix_pypi_bot.wire.problems import Problem, ProblemCode
@@ -38,7 +38,7 @@ class PageAnswer:
 
 
 class Answers:
-    """Answers about what is known now. `stands(row)` tells whether a statement of ours still holds: its key may have been revoked.
+    """Answers about what is known now. `stands(claim)` tells whether a statement of ours still holds: its key may have been revoked.
 
     `peers` are the gateways of others, None when nobody is pinned.
     `provenance` looks at that of files that are asked about; None: it is not verified here.
@@ -49,21 +49,19 @@ class Answers:
         *,
         projects: Projects,
         refresher: Refresher,
-        store: Store,
         clock: Clock,
         voice: Voice,
-        stands: Callable[[EnvelopeRow], bool] | None = None,
+        stands: Callable[[Claim], bool] | None = None,
         provenance: Provenance | None = None,
         peers: Peers | None = None,
     ) -> None:
         self._projects = projects
         self._refresher = refresher
-        self._store = store
         self._clock = clock
         self._voice = voice
         self._provenance = provenance
         self._peers = peers
-        self._stands = stands or (lambda row: row.keyid == voice.keyid)
+        self._stands = stands or (lambda claim: claim.keyid == voice.keyid)
 
     async def page(self, project: ProjectName, *, refresh: bool = False) -> PageAnswer:
         """The project's page; `refresh` asks upstream first.
@@ -116,7 +114,7 @@ class Answers:
             answer = self._decision(known, file, path)
         if answer is None:
             raise self._nobody_names(project, file, path)
-        return await self._with_witnesses(answer)
+        return answer
 
     def _nobody_names(self, project: ProjectName, file: FileName, path: str | None) -> Problem:
         """While upstream is away it may well have what nobody here ever heard of."""
@@ -154,7 +152,8 @@ class Answers:
         paths = (None, own_path, file_path(entry.sha256, file) if entry is not None else None)
         if decision.serves and path not in paths:
             return None  # a good file under an address that is not its own
-        return self._told(view, known, decision, entry, file=file, path=own_path or path or "")
+        told = self._told(view, known, decision, entry, file=file, path=own_path or path or "")
+        return self._with_witnesses(told, known)
 
     def _told(
         self,
@@ -186,7 +185,7 @@ class Answers:
             project_status=view.page.status,
         )
 
-    async def _with_witnesses(self, decision: Decision) -> Decision:
+    def _with_witnesses(self, decision: Decision, known: Known) -> Decision:
         """With what attestations say of the digest: under which CIDs it is found (the own organisation's word, if it gave one that
         stands, else the last of each other's), its size if the page told none and this one did, and who attested it: here, whether
         this one did. A wrong CID of others costs a transfer; a wrong size would have the right bytes refused. And with where others
@@ -194,20 +193,28 @@ class Answers:
         """
         if not decision.serves or decision.sha256 is None:
             return decision
-        file, sha256 = FileName(decision.file), Sha256(decision.sha256)
-        async with self._store.transaction() as tables:
-            rows = await tables.ledger.attestations_of(ProjectName(decision.project), file, sha256)
-        own = [row for row in rows if row.org == self._voice.org and self._stands(row)]
-        found = attested(row.envelope for row in own or {row.org: row for row in rows}.values())
+        claims = [
+            claim
+            for claim in known.claims
+            if claim.file == decision.file and claim.subject == decision.sha256 and claim.kind == "attestation"
+        ]
+        own = [claim for claim in claims if claim.org == self._voice.org and self._stands(claim)]
+        found = attested(own or self._last_of_each(claims, known))
         peers = self._peers
         return msgspec.structs.replace(
             decision,
             cids=found.cids,
-            peers=peers.gateways({row.org for row in rows}) if peers is not None else (),
+            peers=peers.gateways({claim.org for claim in claims}) if peers is not None else (),
             peer_origins=peers.origins if peers is not None else (),
             size=found.size if decision.size is None and own else decision.size,
             attested_by=(self._voice.org,) if own else (),
         )
+
+    def _last_of_each(self, claims: Sequence[Claim], known: Known) -> Collection[Claim]:
+        """The last word of each organisation, of those first that were never proved to lie."""
+        out, outcasts = known.out, self._projects.rulebook.standing().outcasts()
+        last = {claim.org: claim for claim in claims if claim.statement_id not in out}
+        return sorted(last.values(), key=lambda claim: claim.org in outcasts)
 
     @property
     def _has_peers(self) -> bool:

@@ -13,9 +13,10 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
+from matrix_pypi_bot.core.claims import claims_of
 from matrix_pypi_bot.core.decide import Rule
 from matrix_pypi_bot.core.envelope import StatementId
-from matrix_pypi_bot.core.events import post_of
+from matrix_pypi_bot.core.events import Checked, post_of
 from matrix_pypi_bot.core.index_file import IndexFile
 from matrix_pypi_bot.core.rejected import Rejected
 from matrix_pypi_bot.ports import PROJECT_ROOM, Accepted, Clock, Postman, Store, Transaction
@@ -148,7 +149,8 @@ class Attester:
         return not verdict.wait
 
     async def _carry_out(self, project: ProjectName, report: Stored, *, attests: bool) -> _Verdict:
-        verdict, accepted, signed, now_ms = _Verdict(wait=True), None, None, self._clock.now_ms()
+        verdict, accepted, now_ms = _Verdict(wait=True), None, self._clock.now_ms()
+        signed: StatementId | None = None
 
         async def change(tables: Transaction, known: Known) -> Known:
             nonlocal verdict, accepted, signed
@@ -165,7 +167,12 @@ class Attester:
                     verdict = replace(verdict, wait=True)
                     await tables.views.report(report, now_ms)
                     return known
-                signed = await self._attest(tables, known, report, listed, now_ms)
+                checked = await self._attest(tables, known, report, listed, now_ms)
+                if checked is not None:
+                    claims = claims_of(
+                        checked.statement, org=self._voice.org, keyid=checked.key.keyid, received_ms=now_ms
+                    )
+                    signed, known = checked.statement.id, replace(known, claims=(*known.claims, *claims))
             await tables.views.settled(report)
             return known
 
@@ -186,7 +193,7 @@ class Attester:
 
     async def _attest(
         self, tables: Transaction, known: Known, report: Stored, listed: IndexFile, now_ms: int
-    ) -> StatementId | None:
+    ) -> Checked | None:
         """Signs, keeps, logs and queues the attestation; None when this key has one of the file already."""
         file, sha256 = FileName(report.file), Sha256(report.sha256)
         if (before := await tables.ledger.signed(self._voice.keyid, file)) is not None:
@@ -199,7 +206,7 @@ class Attester:
         post = post_of(checked)
         content = json.dumps(post.content, sort_keys=True, separators=(",", ":")).encode()
         await tables.mail.send(f"{PROJECT_ROOM}{known.project}", post.type, post.state_key, content, now_ms)
-        return checked.statement.id
+        return checked
 
 
 def _judge(known: Known, report: Stored) -> _Verdict:

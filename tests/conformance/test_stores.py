@@ -99,15 +99,6 @@ async def test_attestations_of_a_project_come_oldest_first(store: Store) -> None
         assert await tables.ledger.attestations(MXA) == rows
 
 
-async def test_attestations_of_one_digest_of_a_file_are_found_among_all(store: Store) -> None:
-    rows = [attestation(3, seq=1), attestation(2, keyid=OTHER_KEY)]
-    async with store.transaction() as tables:
-        for row in [*rows, replace(attestation(5), sha256=B), replace(attestation(6), file=SDIST)]:
-            await tables.ledger.keep(row)
-        assert await tables.ledger.attestations_of(MXA, WHEEL, A) == rows
-        assert await tables.ledger.attestations_of(MXB, WHEEL, A) == []
-
-
 async def test_a_sighting_twice_is_no_error_and_senders_can_be_forgotten(store: Store) -> None:
     async with store.transaction() as tables:
         for _ in range(2):

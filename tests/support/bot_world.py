@@ -262,7 +262,6 @@ class World:
         self.answers = Answers(
             projects=self.projects,
             refresher=self.refresher,
-            store=store,
             clock=clock,
             voice=self.voice,
             provenance=self.provenance,

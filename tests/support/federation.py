@@ -175,7 +175,6 @@ class Participant:
         self.answers = Answers(
             projects=self.projects,
             refresher=self.refresher,
-            store=store,
             clock=clock,
             voice=self.voice,
             provenance=self.provenance,

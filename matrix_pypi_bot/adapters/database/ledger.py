@@ -203,13 +203,6 @@ class LedgerTables:
         rows = await self._db.fetch(_SELECT + "WHERE project = $1 AND kind = 'attestation' ORDER BY n", project)
         return [_envelope(row) for row in rows]
 
-    async def attestations_of(self, project: ProjectName, file: FileName, sha256: Sha256) -> list[EnvelopeRow]:
-        rows = await self._db.fetch(
-            _SELECT + "WHERE project = $1 AND kind = 'attestation' AND file = $2 AND sha256 = $3 ORDER BY n LIMIT $4",
-            project, file, sha256, _MANY,
-        )  # fmt: skip
-        return [_envelope(row) for row in rows]
-
     async def said(self, kind: str, project: ProjectName, file: FileName | None) -> list[EnvelopeRow]:
         rows = await self._db.fetch(
             _SELECT + "WHERE project = $1 AND kind = $2 AND file = $3 ORDER BY n", project, kind, file or ""

@@ -9,7 +9,7 @@ import pytest
 
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.notes import NoteKey
-from matrix_pypi_bot.core.signers import Keyid, SigningKey
+from matrix_pypi_bot.core.signers import SigningKey
 from matrix_pypi_bot.core.statements.keys import Manifest
 from matrix_pypi_bot.services.answers import Answers
 from matrix_pypi_bot.services.keys import Organisation, ensure_manifest, held_manifest
@@ -177,11 +177,10 @@ async def test_what_a_former_key_attested_stays_attested_unless_somebody_else_ma
         answers = Answers(
             projects=rotated.projects,
             refresher=rotated.refresher,
-            store=rotated.store,
             clock=clock,
             voice=Voice("orga", NEW_MIRROR),
-            stands=lambda row: ring.counts(
-                Keyid(row.keyid), received=Instant.of_ms(row.first_seen_ms), now=Instant.of_ms(now)
+            stands=lambda claim: ring.counts(
+                claim.keyid, received=Instant.of_ms(claim.received_ms), now=Instant.of_ms(now)
             ),
         )
         return await answers.decision(MXA, FileName(ONE.filename), None)
