@@ -263,8 +263,8 @@ class Docket:
             self._left_out = True
 
     async def _ask(self, project: ProjectName) -> None:
-        """Upstream's page of the project, when it is not live and fresh here; it is judged again with whatever came of it."""
-        known = await self._projects.load(project)
+        """Upstream's page of the project, when it is not live and fresh here; it is judged again if anything came of it."""
+        known = before = await self._projects.load(project)
         if self._projects.rulebook.house.forbidden(known) is not None:  # nobody outside is asked about it
             self._waiting.pop(project, None)
             return
@@ -277,5 +277,6 @@ class Docket:
             self._asks |= dict.fromkeys(list(self._waiting)[:_BATCH])  # upstream is there
         else:
             self._wait(project)
-        self._looks[project] = None
-        self._wake.set()
+        if known is not before:
+            self._looks[project] = None
+            self._wake.set()

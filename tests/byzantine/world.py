@@ -141,6 +141,8 @@ class Node(Participant):
 
     async def read(self, lines: Sequence[bytes]) -> None:
         """Leaves of somebody's log arrive."""
+        if not lines:
+            return
         news = []
         async with self.store.transaction() as tables:
             for line in lines:
