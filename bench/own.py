@@ -34,7 +34,7 @@ class Ratio(Protocol):
 
 def run(names: list[str], ratio: Ratio) -> int:
     """Runs the benchmarks called `names`, all when empty."""
-    known = {"cid": cid, "gate": gate, "page": page, "storage": storage, "peers": peers}
+    known = {"cid": cid, "gate": gate, "page": page, "storage": storage, "peers": peers, "trust": trust}
     if unknown := set(names) - set(known):
         print(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
         return 2
@@ -48,6 +48,13 @@ def storage(ratio: Ratio) -> None:
     from storage import run as run_storage
 
     run_storage()
+
+
+def trust(ratio: Ratio) -> None:
+    """Checking an event; a bot with 100,000 attestations: its start, its answers, its memory."""
+    from trust import run as run_trust
+
+    run_trust()
 
 
 def peers(ratio: Ratio) -> None:
