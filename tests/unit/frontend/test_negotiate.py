@@ -120,10 +120,10 @@ def test_a_format_that_is_not_ours_is_refused_whatever_accept_says(spelled: str)
     ],
 )
 def test_an_accept_header_made_to_be_slow_is_not(accept: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()  # of this process alone: others may be busy
     with contextlib.suppress(NotAcceptable):
         assert negotiate(accept) == TEXT
-    assert time.perf_counter() - begun < 0.5  # 50 ms on a quiet machine
+    assert time.process_time() - begun < 0.5  # 50 ms
 
 
 @given(st.text(max_size=200), st.none() | st.text(max_size=60))
