@@ -24,6 +24,7 @@ from matrix_pypi_bot.services import accusations
 from matrix_pypi_bot.wire.cids import CidBuilder
 from matrix_pypi_bot.wire.messages import Observed, Override
 from matrix_pypi_bot.wire.names import FileName, ProjectName
+from matrix_pypi_bot.wire.problems import Problem, ProblemCode
 from tests.support.bot_world import MXA
 from tests.support.dists import wheel
 from tests.support.federation import Federation, Participant, federation
@@ -293,6 +294,18 @@ async def test_who_cannot_look_hears_that_upstream_contradicts_a_quorum_before_a
         }
         assert (await made["orgd"].rule(ONE))[1] is None
         assert not made["orgc"].outcasts | made["orgd"].outcasts
+
+
+async def test_a_file_that_nobody_here_heard_of_may_exist_while_upstream_is_away(three: Federation) -> None:
+    """R14: that is no 404, by which clients take it for gone; of a page that upstream shows it is one."""
+    three.publish(ONE)
+    await three["orgc"].serve(ONE)
+    for code in (ProblemCode.NOT_FOUND, ProblemCode.UPSTREAM_AWAY):
+        with pytest.raises(Problem) as raised:
+            await three["orgc"].answers.decision(MXA, FileName(OTHER.filename), None)
+        assert raised.value.code is code
+        three.upstream_off()
+    assert raised.value.detail.startswith("matrix-pypi: R14 upstream is away and nobody is known to have this file")
 
 
 async def test_a_bad_accusation_settles_nothing_that_a_good_one_shows(three: Federation) -> None:
