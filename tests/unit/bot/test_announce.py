@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from matrix_pypi_bot.core.claims import claims_of
 from matrix_pypi_bot.core.events import Checked, check_envelope, check_event, sign_statement
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.keyring import PinnedOrg
@@ -81,7 +82,9 @@ def announced(
 async def keep(world: World, *announcements: Checked) -> None:
     async with world.store.transaction() as tables:
         for checked in announcements:
-            await tables.ledger.keep(ledger_row(checked, via="room", at_ms=world.clock.now_ms()))
+            now_ms, key = world.clock.now_ms(), checked.key
+            claims = claims_of(checked.statement, org=key.org, keyid=key.keyid, received_ms=now_ms)
+            await tables.ledger.keep(ledger_row(checked, via="room", at_ms=now_ms), list(claims))
 
 
 # Our own --------------------------------------------------------------------------------------------------------------
