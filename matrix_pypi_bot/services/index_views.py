@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+from cachetools import LRUCache
 
 from matrix_pypi_bot.core.events import post_of
 from matrix_pypi_bot.core.instants import Instant
@@ -15,8 +17,10 @@ from matrix_pypi_bot.core.statements.index import IndexView
 from matrix_pypi_bot.ports import PROJECT_ROOM, Transaction
 from matrix_pypi_bot.services.known import Known, View
 from matrix_pypi_bot.services.signing import Chain, Voice
-from matrix_pypi_bot.wire.digests import sha256_of
+from matrix_pypi_bot.wire.digests import Sha256, sha256_of
+from matrix_pypi_bot.wire.names import ProjectName
 
+MAX_ROOTS: Final = 10_000
 RENEW_MS: Final = 48 * 3_600_000  # before it expires, a third of its life
 
 
@@ -26,6 +30,7 @@ class IndexViews:
 
     voice: Voice
     index_name: str
+    _roots: LRUCache[ProjectName, tuple[Sha256, Sha256]] = field(default_factory=lambda: LRUCache(MAX_ROOTS))
 
     async def say(self, tables: Transaction, known: Known, *, now_ms: int) -> bool:
         """Whether the project's list was said anew: upstream shows another one than the one said last, or that one is old.
@@ -35,13 +40,18 @@ class IndexViews:
         view = known.view
         if view is None or view.state != "live" or not known.accepted:
             return False
-        body = list_document(view.page.files.values())
-        if len(body) > MAX_LIST_BYTES:
-            return False  # nobody would read it
-        root = sha256_of(body)
-        last = (await tables.ledger.newest_index(known.project)).get(self.voice.org)
+        page_root, root = self._roots.get(known.project, (None, None))
+        body = None
+        if root is None or page_root != view.root:  # spelling a list of thousands takes a tenth of a second
+            body = list_document(view.page.files.values())
+            root = sha256_of(body)
+            self._roots[known.project] = view.root, root
+        last = await tables.ledger.last_index(self.voice.keyid, known.project)
         if last is not None and last.sha256 == root and 0 <= now_ms - last.first_seen_ms < RENEW_MS:
             return False
+        body = body or list_document(view.page.files.values())
+        if len(body) > MAX_LIST_BYTES:
+            return False  # nobody would read it
         await tables.ledger.keep_document(root, body)
         subjects = {str(known.project): root}
         checked = await self.voice.say(tables, subjects, self._predicate(known, view), file=None, now_ms=now_ms)

@@ -73,6 +73,7 @@ CLAIMS_SCHEMA: Final = (
         subject TEXT NOT NULL, org {name} NOT NULL, keyid TEXT NOT NULL, index_name TEXT NOT NULL, word TEXT NOT NULL,
         received_ms BIGINT NOT NULL, serial BIGINT, upload_time TEXT, facts {blob} NOT NULL)""",
     "CREATE INDEX claim_of_project ON claim (project, n)",
+    "CREATE INDEX claim_of_file ON claim (project, file, subject, org)",
     "CREATE INDEX claim_of_org ON claim (org, project)",
     """CREATE TABLE verdict (
         n {identity}, statement_id {name} NOT NULL, fault {name} NOT NULL, result TEXT NOT NULL, project {name} NOT NULL,
@@ -217,7 +218,7 @@ class LedgerTables:
         return None if row is None else _envelope(row)
 
     async def manifests(self, org: str) -> list[EnvelopeRow]:
-        rows = await self._db.fetch(_SELECT + "WHERE kind = 'keys' AND org = $1 ORDER BY n", org)
+        rows = await self._db.fetch(_SELECT + "WHERE project = '' AND kind = 'keys' AND org = $1 ORDER BY n", org)
         return [_envelope(row) for row in rows]
 
     async def announcements(self, org: str) -> list[EnvelopeRow]:
@@ -235,6 +236,12 @@ class LedgerTables:
             "INSERT INTO sender (event_id, room_id, mxid, at_ms) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
             event_id, room_id, sender, at_ms,
         )  # fmt: skip
+
+    async def last_index(self, keyid: str, project: ProjectName) -> EnvelopeRow | None:
+        row = await self._db.fetchrow(
+            _SELECT + "WHERE keyid = $1 AND project = $2 AND kind = 'index' ORDER BY seq DESC LIMIT 1", keyid, project
+        )
+        return None if row is None else _envelope(row)
 
     async def newest_index(self, project: ProjectName) -> dict[str, EnvelopeRow]:
         rows = await self._db.fetch(_SELECT + "WHERE project = $1 AND kind = 'index' ORDER BY seq, n", project)
