@@ -89,6 +89,7 @@ CLAIMS_SCHEMA: Final = (
 )
 CLAIMS_INSERT_ONLY: Final = ("claim", "verdict")
 
+MAX_CLAIMS: Final = 40_000  # of one organisation on one project: three on each file of the largest one, and some
 _MANY: Final = 50  # organisations that attest one digest, announcements of one of them: as far as anybody looks
 _DAY_MS: Final = 86_400_000
 _CLAIM_COLUMNS: Final = (
@@ -117,9 +118,19 @@ class LedgerTables:
                 row.id, row.kind, row.project or "", row.file or "", row.sha256, row.keyid, row.org, row.seq,
                 row.envelope, row.first_seen_ms, row.via,
             )  # fmt: skip
-            for claim in claims:
-                await self.claim(row.project or ProjectName(""), claim)
+            if not claims or row.via == "own" or not await self._is_full(row):
+                for claim in claims:
+                    await self.claim(row.project or ProjectName(""), claim)
         return known is None
+
+    async def _is_full(self, row: EnvelopeRow) -> bool:
+        """Whether the organisation said more of the project than is weighed. It may still take back all that."""
+        limit = 2 * MAX_CLAIMS if row.kind == "withdrawal" else MAX_CLAIMS
+        found = await self._db.fetchval(
+            "SELECT 1 FROM claim WHERE org = $1 AND project = $2 LIMIT 1 OFFSET $3",
+            row.org, row.project or "", limit - 1,
+        )  # fmt: skip
+        return found is not None
 
     async def claim(self, project: ProjectName, claim: Claim) -> None:
         """Keeps what a statement that is kept claims of one file."""

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from matrix_pypi_bot.adapters.database import ledger
 from matrix_pypi_bot.core.envelope import Envelope
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.statements import read_statement
@@ -360,3 +361,17 @@ async def test_an_accusation_is_read_once_however_often_the_project_is_looked_at
     monkeypatch.setattr(accusations, "check_envelope", lambda *told: read.append("again"))
     await here.court.look(ProjectName("mxa"))
     assert read == []
+
+
+async def test_what_an_organisation_says_of_a_project_beyond_all_measure_is_kept_and_not_weighed(
+    three: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "MAX_CLAIMS", 2)
+    here = three["orgc"]
+    lies = [three["orga"].lie(wheel("mxa", f"{n}.0")) for n in range(1, 5)]
+    await here.take(*lies, three["orgb"].lie(ONE))
+    async with here.store.transaction() as tables:
+        claims = await tables.ledger.claims(ProjectName("mxa"))
+        kept = await tables.ledger.attestations(ProjectName("mxa"))
+    assert sorted(claim.org for claim in claims if claim.kind == "attestation") == ["orga", "orga", "orgb"]
+    assert len(kept) == 5
