@@ -36,7 +36,7 @@ class Ledger(Protocol):
     """What is known and never forgotten: insert-only, refused otherwise by the database itself."""
 
     async def keep(self, row: EnvelopeRow, claims: Sequence[Claim] = ()) -> bool:
-        """True when it was new; then what it claims of files is kept beside it, unless its organisation said too much. No error twice."""
+        """True when it was new; then what it claims of files is kept beside it, unless its organisation said too much."""
         ...
 
     async def claims(self, project: ProjectName) -> list[Claim]:
