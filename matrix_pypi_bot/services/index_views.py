@@ -30,7 +30,7 @@ class IndexViews:
 
     voice: Voice
     index_name: str
-    _roots: LRUCache[ProjectName, tuple[Sha256, Sha256]] = field(default_factory=lambda: LRUCache(MAX_ROOTS))
+    _roots: LRUCache[ProjectName, tuple[Sha256, Sha256 | None]] = field(default_factory=lambda: LRUCache(MAX_ROOTS))
 
     async def say(self, tables: Transaction, known: Known, *, now_ms: int) -> bool:
         """Whether the project's list was said anew: upstream shows another one than the one said last, or that one is old.
@@ -42,10 +42,12 @@ class IndexViews:
             return False
         page_root, root = self._roots.get(known.project, (None, None))
         body = None
-        if root is None or page_root != view.root:  # spelling a list of thousands takes a tenth of a second
+        if page_root != view.root:  # spelling a list of thousands takes a tenth of a second
             body = list_document(view.page.files.values())
-            root = sha256_of(body)
+            root = sha256_of(body) if len(body) <= MAX_LIST_BYTES else None
             self._roots[known.project] = view.root, root
+        if root is None:
+            return False  # nobody would read it
         last = await tables.ledger.last_index(self.voice.keyid, known.project)
         if last is not None and last.sha256 == root and 0 <= now_ms - last.first_seen_ms < RENEW_MS:
             return False
