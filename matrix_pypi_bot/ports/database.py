@@ -105,10 +105,6 @@ class Ledger(Protocol):
         """That an event carried the statement; the sender is kept apart, purgeable."""
         ...
 
-    async def newest_index(self, project: ProjectName) -> dict[str, EnvelopeRow]:
-        """The newest index statement of each organisation about the project, by its name; `sha256` is the root of its list."""
-        ...
-
     async def last_index(self, keyid: str, project: ProjectName) -> EnvelopeRow | None:
         """The newest index statement about the project by this key; `sha256` is the root of its list."""
         ...

@@ -51,10 +51,7 @@ class IndexViews:
         last = await tables.ledger.last_index(self.voice.keyid, known.project)
         if last is not None and last.sha256 == root and 0 <= now_ms - last.first_seen_ms < RENEW_MS:
             return False
-        body = body or list_document(view.page.files.values())
-        if len(body) > MAX_LIST_BYTES:
-            return False  # nobody would read it
-        await tables.ledger.keep_document(root, body)
+        await tables.ledger.keep_document(root, body or list_document(view.page.files.values()))
         subjects = {str(known.project): root}
         checked = await self.voice.say(tables, subjects, self._predicate(known, view), file=None, now_ms=now_ms)
         post = post_of(checked)

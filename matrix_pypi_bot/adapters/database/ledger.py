@@ -248,10 +248,6 @@ class LedgerTables:
             event_id, room_id, sender, at_ms,
         )  # fmt: skip
 
-    async def newest_index(self, project: ProjectName) -> dict[str, EnvelopeRow]:
-        rows = await self._db.fetch(_SELECT + "WHERE project = $1 AND kind = 'index' ORDER BY seq, n", project)
-        return {row["org"]: _envelope(row) for row in rows}
-
     async def last_index(self, keyid: str, project: ProjectName) -> EnvelopeRow | None:
         row = await self._db.fetchrow(
             _SELECT + "WHERE keyid = $1 AND project = $2 AND kind = 'index' ORDER BY seq DESC LIMIT 1", keyid, project
