@@ -6,8 +6,6 @@ believed for accusing: what is upheld here was found out here, or proves itself.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,17 +15,15 @@ from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.core.court import Finding, OtherBytes, doubts, findings, reviews, verdict_now
 from matrix_pypi_bot.core.decide import Ruling
 from matrix_pypi_bot.core.envelope import StatementId
-from matrix_pypi_bot.core.events import StatementTooLarge
-from matrix_pypi_bot.core.evidence import Evidence, Live, Proves
+from matrix_pypi_bot.core.evidence import Evidence, Live
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.judge import SUSPENDING, Verdict
-from matrix_pypi_bot.core.provenance import carried
 from matrix_pypi_bot.core.signers import WATCHER, Keyid
-from matrix_pypi_bot.core.statements.refutation import Evidence as Shown
 from matrix_pypi_bot.core.statements.refutation import Fault
 from matrix_pypi_bot.core.witnesses import Witnesses
 from matrix_pypi_bot.ports import Clock, EnvelopeRow, Postman, Store, Transaction, VerdictRow
 from matrix_pypi_bot.services.accusations import Accusation, Accusations, Heard, Prove, Verdicts
+from matrix_pypi_bot.services.accuser import Accuser
 from matrix_pypi_bot.services.index_views import IndexViews
 from matrix_pypi_bot.services.known import Known
 from matrix_pypi_bot.services.members import Members
@@ -93,6 +89,7 @@ class Court:
         self._publishes = publishes
         self._is_fresh = is_fresh
         self._refutations = refutations
+        self._accuser = Accuser(refutations, projects, members)
         self._accusations = Accusations(members, store, prove)
         self._views = IndexViews(voice, index_name)
         self._on_suspended = on_suspended
@@ -260,77 +257,13 @@ class Court:
         return self._publishes and self._voice.may_speak and bool(self._members.pinned)
 
     async def _refute(self, tables: Transaction, session: Session, finding: Finding) -> str | None:
-        """Our refutation of a finding, signed, kept, logged and on its way; None when nothing is signed now."""
+        """Our refutation of a finding; None when nothing is signed now."""
         if not (self._publishes and self._voice.may_speak):
             return None
-        shown = await self._shown(tables, session, finding)
-        if shown is None:
-            return None
-        proof = await self._proof(tables, session, finding, shown)
-        # With the publisher's signature nobody needs upstream to judge it; if that is not too large.
-        ways = [(Fault.PROVENANCE, proof)] if proof is not None else []
-        if not ways and (before := await self._doubted(tables, session, finding)) is not None:
-            return before
-        accused = finding.accused
-        for fault, evidence in (*ways, (finding.fault, shown)):
-            with contextlib.suppress(StatementTooLarge):
-                said = await self._refutations.say(
-                    tables,
-                    fault=fault,
-                    project=session.known.project,
-                    file=accused.file,
-                    statement_id=accused.statement_id,
-                    keyid=accused.keyid,
-                    shown=evidence,
-                    told=f"is {'contradicted' if finding.is_doubt else 'false'} ({fault}): {finding.reason}",
-                    org=accused.org,
-                    now_ms=session.now_ms,
-                )
-                session.mail = True
-                return said
-        log.warning("refutation too large to be said alarm", extra={"org": accused.org, "file": accused.file})
-        return None
-
-    async def _doubted(self, tables: Transaction, session: Session, finding: Finding) -> str | None:
-        """Our own earlier word on it, from when it was a doubt: the same is not said twice."""
-        about = (finding.accused.statement_id, finding.fault.value, Verdict.CONFLICT.value)
-        if session.judged.newest(finding.accused.statement_id, finding.fault) != Verdict.CONFLICT.value:
-            return None
-        for verdict in (*session.known.verdicts, *session.verdicts):
-            if (verdict.statement_id, verdict.fault, verdict.result) != about or verdict.evidence_id is None:
-                continue
-            said = await tables.ledger.envelope(verdict.evidence_id)
-            if said is not None and said.org == self._members.own.name:
-                return said.id
-        return None
-
-    async def _shown(self, tables: Transaction, session: Session, finding: Finding) -> Shown | None:
-        """The evidence that others need to see it for themselves."""
-        ids = [i for i in (finding.accused.statement_id, finding.other) if i is not None]
-        rows = [row for i in ids if (row := await tables.ledger.envelope(i)) is not None]
-        envelopes = tuple(json.loads(row.envelope) for row in rows)
-        if len(envelopes) != len(ids):
-            return None
-        if finding.fault is not Fault.PYPI_DIGEST:
-            return Shown(envelopes=envelopes)
-        if finding.sha256 is None:
-            return None
-        view = session.known.view
-        at = Instant.of_ms(session.now_ms if view is None or view.state != "live" else view.checked_ms)
-        shown = Shown(envelopes=envelopes, sha256=finding.sha256, at=at)
-        serial = view.page.serial if view is not None else None
-        return shown if serial is None else Shown(envelopes=envelopes, sha256=finding.sha256, at=at, serial=serial)
-
-    async def _proof(self, tables: Transaction, session: Session, finding: Finding, shown: Shown) -> Shown | None:
-        """The same with what the publisher signed, if the right digest is the one that his provenance was found to prove."""
-        file, proofs = finding.accused.file, self._projects.rulebook.proofs
-        if finding.fault is not Fault.PYPI_DIGEST or finding.sha256 is None:
-            return None
-        if proofs.unforgiving(session.known, file) != Proves(finding.sha256):
-            return None
-        raw = await tables.provenance.document(session.known.project, file)
-        bundle = None if raw is None else carried(raw)
-        return None if bundle is None else Shown(envelopes=shown.envelopes, bundle=bundle)
+        before = (*session.known.verdicts, *session.verdicts)
+        said = await self._accuser.refute(tables, session.known, before, finding, now_ms=session.now_ms)
+        session.mail = session.mail or said is not None
+        return said
 
     async def _keep(
         self,
