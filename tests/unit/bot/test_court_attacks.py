@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from matrix_pypi_bot.adapters.database import ledger
+from matrix_pypi_bot.adapters.database import claims as claim_tables
 from matrix_pypi_bot.core.envelope import Envelope
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.statements import read_statement
@@ -366,7 +366,7 @@ async def test_an_accusation_is_read_once_however_often_the_project_is_looked_at
 async def test_what_an_organisation_says_of_a_project_beyond_all_measure_is_kept_and_not_weighed(
     three: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "MAX_CLAIMS", 2)
+    monkeypatch.setattr(claim_tables, "MAX_CLAIMS", 2)
     here = three["orgc"]
     lies = [three["orga"].lie(wheel("mxa", f"{n}.0")) for n in range(1, 5)]
     await here.take(*lies, three["orgb"].lie(ONE))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from matrix_pypi_bot.adapters.database import ledger
+from matrix_pypi_bot.adapters.database.claims import INSERT_ONLY, SCHEMA, ClaimTables
 from matrix_pypi_bot.adapters.database.dialect import Connection, Scheme, definition, insert_only
 from matrix_pypi_bot.core.claims import claims_of
 from matrix_pypi_bot.core.envelope import read_envelope
@@ -18,12 +18,12 @@ _CLAIMING: Final = "('attestation', 'review', 'withdrawal')"
 
 async def keep_claims(connection: Connection, scheme: Scheme) -> None:
     """Creates the tables, and fills in the claims of the statements that were kept until now."""
-    for template in ledger.CLAIMS_SCHEMA:
+    for template in SCHEMA:
         await connection.execute(definition(template, scheme))
-    for table in ledger.CLAIMS_INSERT_ONLY:
+    for table in INSERT_ONLY:
         for statement in insert_only(table, scheme):
             await connection.execute(statement)
-    tables, after = ledger.LedgerTables(connection, scheme), 0
+    tables, after = ClaimTables(connection, scheme), 0
     while rows := await connection.fetch(
         "SELECT n, project, org, keyid, envelope, first_seen_ms FROM envelope "  # noqa: S608
         f"WHERE kind IN {_CLAIMING} AND n > $1 ORDER BY n LIMIT $2",
