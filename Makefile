@@ -15,7 +15,7 @@ SEEDS = 300
 help:
 	@echo "make run     start homeserver, bot and frontend here; prints the line to give pip"
 	@echo "make test    every test: unit, conformance, integration with real Synapse, pip and uv"
-	@echo "make check   formatter, linter, types, import rules, unit tests; under a minute"
+	@echo "make check   formatter, linter, types, import rules, unit tests; two or three minutes"
 	@echo "make bench   the project's own benchmarks; BENCH=DIR compares with other proxies"
 	@echo "make simulate   liars, cut paths and outages by the thousand, into docs/protocol/simulation.md; SEEDS=20 for fewer"
 	@echo "make setup   make .venv with all of the above; the others call it"

@@ -27,6 +27,7 @@ ClaimKind = Literal["attestation", "review", "withdrawal"]
 BYTES: Final = "bytes"  # words of an attestation from an index: how the signer knows
 BUILD: Final = "build"  # the word of an attestation of one's own build
 OK: Final = "ok"  # the word of a review that is an ack
+BAD: Final = "bad"  # the word of a review that is an alarm
 
 
 class Facts(msgspec.Struct, frozen=True, omit_defaults=True):

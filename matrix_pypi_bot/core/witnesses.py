@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from matrix_pypi_bot.core.claims import BUILD, BYTES, OK, Claim
+from matrix_pypi_bot.core.claims import BAD, BUILD, BYTES, OK, Claim
 from matrix_pypi_bot.core.evidence import Doubt, Level, Provenance, Proves
 from matrix_pypi_bot.core.keyring import MAINTAINER_ORG
 from matrix_pypi_bot.core.standing import Standing
@@ -108,7 +108,10 @@ def _witnesses(claims: list[Claim], standing: Standing, withdrawn: bool) -> Witn
         if claim.kind == "attestation" and claim.org != MAINTAINER_ORG and claim.index == standing.index
         and claim.word != BUILD
     )  # fmt: skip
-    acks = [claim for claim in claims if claim.kind == "review" and claim.word == OK and claim.index == standing.index]
+    reviews = [claim for claim in claims if claim.kind == "review" and claim.index == standing.index]
+    # Whoever saw it be wrong once acks it no more, in whatever order his words arrived.
+    alarms = {(claim.org, claim.subject) for claim in reviews if claim.word == BAD}
+    acks = [claim for claim in reviews if claim.word == OK and (claim.org, claim.subject) not in alarms]
     built = {claim.subject for claim in claims if claim.kind == "attestation" and claim.org == MAINTAINER_ORG}
     digests = dict.fromkeys(claim.subject for claim in attestations)
     return Witnesses(

@@ -93,6 +93,16 @@ def test_every_watcher_must_have_spoken_and_silence_is_no_consent() -> None:
     assert levels(claim("orga"), claim("orgb"), at=standing(acks_missing_allowed=1)) == {"a": Level.ACKED}
 
 
+def test_who_saw_a_digest_be_wrong_acks_it_no_more_in_whatever_order_that_arrives() -> None:
+    ack, alarm = (claim("orgc", kind="review", word=word) for word in ("ok", "bad"))
+    other = claim("orgc", B, kind="review", word="bad")
+    for words in ((ack, alarm), (alarm, ack)):
+        assert levels(claim("orga"), claim("orgb"), *words) == {"a": Level.QUORUM}
+    assert levels(claim("orga"), claim("orgb"), ack, other) == {"a": Level.ACKED}
+    back = claim("orgc", Sha256(alarm.statement_id), kind="withdrawal", word="file", index="")
+    assert levels(claim("orga"), claim("orgb"), ack, alarm, back) == {"a": Level.ACKED}
+
+
 def test_a_suspended_key_takes_its_whole_organisation_with_it_until_it_is_said_to_be_stolen() -> None:
     suspended = frozenset({key("orga").keyid})
     claims = (claim("orga"), claim("orgb"))
