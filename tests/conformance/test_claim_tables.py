@@ -106,6 +106,21 @@ async def test_only_the_last_refutations_are_read_for_who_asks_for_few(store: St
         assert await tables.ledger.refutation_ids(FLASK) == [row.id for row in rows]
 
 
+async def test_the_newest_list_of_an_organisation_is_the_last_of_the_key_that_spoke_last(store: Store) -> None:
+    rows = [
+        replace(
+            ledger_row(ORGA.attest(f"flask-{n}.tar.gz"), via="room", at_ms=at_ms), kind="index", keyid=keyid, seq=seq
+        )
+        for n, (keyid, seq, at_ms) in enumerate((("a" * 64, 7, 1), ("a" * 64, 6, 2), ("b" * 64, 1, 3)))
+    ]
+    async with store.transaction() as tables:
+        for row in rows[:2]:
+            await tables.ledger.keep(row)
+        assert await tables.ledger.newest_index(FLASK) == {"orga": rows[0]}
+        await tables.ledger.keep(rows[2])
+        assert await tables.ledger.newest_index(FLASK) == {"orga": rows[2]}
+
+
 async def test_the_newest_word_on_an_accusation_decides_whether_a_key_is_suspended(store: Store) -> None:
     upheld = replace(VERDICT, result="UPHELD", suspends=True, evidence_id="e" * 64)
     async with store.transaction() as tables:

@@ -151,7 +151,9 @@ class LedgerTables(ClaimTables):
 
     async def newest_index(self, project: ProjectName) -> dict[str, EnvelopeRow]:
         rows = await self._db.fetch(_SELECT + "WHERE project = $1 AND kind = 'index' ORDER BY seq, n", project)
-        return {row["org"]: _envelope(row) for row in rows}
+        of_each_key = {row["keyid"]: _envelope(row) for row in rows}
+        # A chain belongs to a key: a new key's numbers begin again.
+        return {row.org: row for row in sorted(of_each_key.values(), key=lambda row: row.first_seen_ms)}
 
     async def keep_document(self, sha256: Sha256, body: bytes) -> None:
         await self._db.execute(
