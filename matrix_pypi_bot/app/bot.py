@@ -90,6 +90,7 @@ class Bot:
             self._members,
             on_statement=lambda project, org: self.docket.hear(project, org),
             on_other=self._hear_other,
+            on_lie=lambda envelope: self.docket.hear_lie(envelope),
         )
         self.peers = Peers(store=store, clock=clock, pinned=given.trust.orgs, counts=self._members.stands)
 

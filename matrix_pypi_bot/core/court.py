@@ -28,13 +28,17 @@ CONFLICTING: Final = frozenset({Rule.R3, Rule.R4, Rule.R5, Rule.R6, Rule.R12})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """The accused statement, what is wrong with it, and what shows it: another statement (F1), the digest that is right (F6)."""
+    """The accused statement, what is wrong with it, and what shows it: another statement (F1), the digest that is right (F6).
+
+    `carried` is the accused envelope where it was never kept (F2).
+    """
 
     fault: Fault
     accused: Claim
     other: StatementId | None = None
     sha256: Sha256 | None = None
     is_doubt: bool = False
+    carried: Mapping[str, object] | None = None
 
     @property
     def reason(self) -> str:
@@ -44,6 +48,8 @@ class Finding:
         match self.fault:
             case Fault.EQUIVOCATION:
                 return "one key attested two digests or sizes of this file"
+            case Fault.CID_RAW:
+                return "the raw CID names other bytes than the digest"
             case Fault.CID_CONTENT:
                 return "the CID is not that of the bytes with this digest"
             case _:

@@ -70,6 +70,10 @@ class StatementDoor(Protocol):
         """Keeps it when the transaction ends; whether it is new."""
         ...
 
+    def tell_of_lie(self, envelope: object) -> None:
+        """A statement was turned away (F_CID_DIGEST) that convicts whoever signed it."""
+        ...
+
     def tell(self, checked: Checked) -> None:
         """After the commit, for what was new."""
         ...

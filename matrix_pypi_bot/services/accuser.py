@@ -91,6 +91,8 @@ class Accuser:
 
 
 async def _shown(tables: Transaction, known: Known, finding: Finding, now_ms: int) -> Evidence | None:
+    if finding.carried is not None:
+        return Evidence(envelopes=(dict(finding.carried),))
     ids = [i for i in (finding.accused.statement_id, finding.other) if i is not None]
     rows = [row for i in ids if (row := await tables.ledger.envelope(i)) is not None]
     envelopes = tuple(json.loads(row.envelope) for row in rows)

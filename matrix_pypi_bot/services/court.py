@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from matrix_pypi_bot.core.claims import Claim
+from matrix_pypi_bot.core.claims import Claim, claims_of
 from matrix_pypi_bot.core.court import Finding, OtherBytes, doubts, findings, reviews, verdict_now
 from matrix_pypi_bot.core.decide import Ruling
-from matrix_pypi_bot.core.envelope import StatementId
+from matrix_pypi_bot.core.envelope import Envelope, StatementId
 from matrix_pypi_bot.core.evidence import Evidence, Live
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.judge import SUSPENDING, Verdict
+from matrix_pypi_bot.core.judge import SUSPENDING, Verdict, raw_cid_lie
 from matrix_pypi_bot.core.signers import WATCHER, Keyid
+from matrix_pypi_bot.core.statements import read_statement
+from matrix_pypi_bot.core.statements.attestation import Attestation
 from matrix_pypi_bot.core.statements.refutation import Fault
 from matrix_pypi_bot.core.witnesses import Witnesses
 from matrix_pypi_bot.ports import Clock, EnvelopeRow, Postman, Store, Transaction, VerdictRow
@@ -94,10 +96,11 @@ class Court:
         self._views = IndexViews(voice, index_name)
         self._on_suspended = on_suspended
 
-    async def look(self, project: ProjectName, seen: OtherBytes | None = None) -> Known:
+    async def look(self, project: ProjectName, seen: OtherBytes | None = None, lie: Envelope | None = None) -> Known:
         """Everything said of the project, judged by what is known now; decided anew and announced when it returns. Raises StoreAway.
 
-        `seen` is what the own frontend found under a CID that somebody attested.
+        `seen` is what the own frontend found under a CID that somebody attested, `lie` an attestation that was never kept, because it
+        proves its own falsehood.
         """
         session: Session | None = None
         held = self._projects.held(project)
@@ -107,6 +110,8 @@ class Court:
             nonlocal session
             session = self._open(await self._projects.with_claims(tables, known))
             await self._find(tables, session, seen)
+            if lie is not None:
+                await self._convict(tables, session, lie)
             await self._hear(tables, session, heard)
             await self._judge_again(tables, session)
             if session.verdicts:
@@ -158,6 +163,23 @@ class Court:
                 await self._keep(
                     tables, session, doubt.accused, doubt.fault, Verdict.CONFLICT, doubt.reason, evidence_id=refutation
                 )
+
+    async def _convict(self, tables: Transaction, session: Session, lie: Envelope) -> None:
+        """A raw CID that is not the digest's (F2), unless its key is suspended already: one proof is enough."""
+        keys = self._members.keyring.keys
+        if raw_cid_lie(lie.to_json(), keys) is not Verdict.UPHELD:
+            return
+        statement = read_statement(lie.payload, Attestation)
+        signer = statement.predicate.signed_by()
+        assert signer is not None, "an attestation names its signer"
+        if signer.org == self._members.own.name or signer.key in self._members.standing().suspended:
+            return
+        told = claims_of(statement, org=signer.org, keyid=signer.key, received_ms=session.now_ms)
+        found = Finding(fault=Fault.CID_RAW, accused=next(told), carried=lie.to_json())
+        refutation = await self._refute(tables, session, found)
+        await self._keep(
+            tables, session, found.accused, found.fault, Verdict.UPHELD, found.reason, evidence_id=refutation
+        )
 
     def _is_shown_to_all(self, session: Session, accused: Claim) -> bool:
         """Whether it is proved already, and seen without upstream, that the key signs anything: more proofs add nothing.

@@ -15,7 +15,10 @@ from aiolimiter import AsyncLimiter
 from cachetools import LRUCache
 
 from matrix_pypi_bot.core.court import OtherBytes
+from matrix_pypi_bot.core.envelope import Envelope
 from matrix_pypi_bot.core.events import Checked
+from matrix_pypi_bot.core.statements import read_statement
+from matrix_pypi_bot.core.statements.attestation import Attestation
 from matrix_pypi_bot.core.statements.refutation import Refutation
 from matrix_pypi_bot.ports import Clock, Store
 from matrix_pypi_bot.services.court import Court
@@ -70,6 +73,7 @@ class Docket:
         self._taken_up_to = ""
         self._changed: set[str] = set()
         self._others: deque[Checked] = deque(maxlen=MAX_REMEMBERED)
+        self._lies: deque[tuple[ProjectName, Envelope]] = deque(maxlen=MAX_REMEMBERED)
         self._seen: deque[tuple[ProjectName, OtherBytes]] = deque(maxlen=MAX_REMEMBERED)
         self._asked_ms: LRUCache[ProjectName, int] = LRUCache(MAX_REMEMBERED)
         self._wake = asyncio.Event()
@@ -85,6 +89,13 @@ class Docket:
         """A statement about no project was kept: it may be that a log forked."""
         if isinstance(checked.statement.predicate, Refutation):
             self._others.append(checked)
+            self._wake.set()
+
+    def hear_lie(self, envelope: Envelope) -> None:
+        """An attestation was turned away that proves its own falsehood (F2)."""
+        project = read_statement(envelope.payload, Attestation).predicate.about_project()
+        if project is not None:
+            self._lies.append((ProjectName(project), envelope))
             self._wake.set()
 
     def hear_observed(self, observed: Observed) -> None:
@@ -158,6 +169,10 @@ class Docket:
         while self._others:
             await self._forks.accused(self._others[0])
             self._others.popleft()
+        while self._lies:
+            project, lie = self._lies[0]
+            await self._look(project, lie=lie)
+            self._lies.popleft()
         while self._seen:
             await self._look(*self._seen[0])
             self._seen.popleft()
@@ -181,10 +196,10 @@ class Docket:
             self._looks[project] = None
             raise
 
-    async def _look(self, project: ProjectName, seen: OtherBytes | None = None) -> None:
+    async def _look(self, project: ProjectName, seen: OtherBytes | None = None, *, lie: Envelope | None = None) -> None:
         """Looks at it. What cannot be judged at all, whatever it is, keeps nobody else waiting. Raises Problem."""
         try:
-            known = await self._court.look(project, seen)
+            known = await self._court.look(project, seen, lie)
         except Problem:
             raise
         except Exception:

@@ -199,7 +199,8 @@ class Ingest:
             checked = check_event(event, room.project, self._intake.keys)
         except Rejected as rejected:
             unknown = rejected.code is Code.KEY_UNKNOWN and type == Refutation.event_type()
-            return finding(outcome=rejected.code, carries=_refutation(event) if unknown else None)
+            lies = rejected.code is Code.CID_DIGEST
+            return finding(outcome=rejected.code, carries=_envelope(event) if unknown or lies else None)
         return finding(outcome="OK", checked=checked)
 
     async def _effect(self, t: Transaction, finding: Finding) -> bool:
@@ -207,6 +208,8 @@ class Ingest:
         if finding.room is None:
             return False
         await self._watch(t, finding.room, finding)
+        if finding.outcome == Code.CID_DIGEST:
+            return False
         if finding.checked is None:
             return await self._look_at_carried(t, finding)
         row = ledger_row(finding.checked, via="room", at_ms=self._clock.now_ms())
@@ -261,6 +264,8 @@ class Ingest:
                 self._on_head(read_head(finding.event))
         if room is None:
             return
+        if finding.outcome == Code.CID_DIGEST and finding.carries is not None:
+            self._intake.tell_of_lie(finding.carries.to_json())
         if finding.type == MESSAGE:
             self._on_message(room.key, event)
         self._on_heard(room.key, event)
@@ -291,7 +296,7 @@ def _is_forgotten(finding: Finding) -> bool:
     return finding.room is None or finding.outcome == Code.KEY_UNKNOWN
 
 
-def _refutation(event: JsonObject) -> Envelope | None:
+def _envelope(event: JsonObject) -> Envelope | None:
     content = event.get("content")
     try:
         return read_envelope(content.get("dsse") if isinstance(content, dict) else None)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from matrix_pypi_bot.core.claims import claims_of
-from matrix_pypi_bot.core.envelope import Envelope
+from matrix_pypi_bot.core.envelope import Envelope, read_envelope
 from matrix_pypi_bot.core.events import Checked, check_envelope
 from matrix_pypi_bot.core.judge import carried
 from matrix_pypi_bot.core.rejected import Rejected
@@ -29,7 +29,9 @@ Via = Literal["room", "log"]
 
 
 class Intake:
-    """`on_statement(project, organisation)` hears by `tell` of what is about a project, `on_other(checked)` of everything else."""
+    """`on_statement(project, organisation)` hears by `tell` of what is about a project, `on_other(checked)` of everything else,
+    `on_lie(envelope)` of what was turned away for proving its own falsehood.
+    """
 
     def __init__(
         self,
@@ -37,10 +39,12 @@ class Intake:
         *,
         on_statement: Callable[[ProjectName, str], None] = lambda project, org: None,
         on_other: Callable[[Checked], None] = lambda checked: None,
+        on_lie: Callable[[Envelope], None] = lambda envelope: None,
     ) -> None:
         self._members = members
         self._on_statement = on_statement
         self._on_other = on_other
+        self._on_lie = on_lie
 
     @property
     def keys(self) -> Keys:
@@ -88,6 +92,11 @@ class Intake:
     def tell_of(self, project: ProjectName, org: str) -> None:
         """Something new about the project was kept; `org` said it, empty when nobody here knows who."""
         self._on_statement(project, org)
+
+    def tell_of_lie(self, envelope: object) -> None:
+        """A statement was turned away (F_CID_DIGEST) that convicts whoever signed it."""
+        with contextlib.suppress(Rejected):
+            self._on_lie(read_envelope(envelope))
 
     def tell(self, checked: Checked) -> None:
         """Has everybody hear of it who must. After the commit, and only of what was new."""

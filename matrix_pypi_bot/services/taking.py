@@ -151,6 +151,8 @@ class Taking:
         try:
             return self._door.check(parsed(each.envelope))
         except Rejected as rejected:
+            if rejected.code is Code.CID_DIGEST:
+                self._door.tell_of_lie(parsed(each.envelope))
             return rejected.code.value
 
     def _count(self, org: str, looked: Sequence[_Looked]) -> None:

@@ -15,7 +15,7 @@ from matrix_pypi_bot.core.envelope import Envelope, read_envelope
 from matrix_pypi_bot.core.events import sign_statement
 from matrix_pypi_bot.core.evidence import Mode, Terms
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.rejected import Rejected
+from matrix_pypi_bot.core.rejected import Code, Rejected
 from matrix_pypi_bot.core.signers import SigningKey
 from matrix_pypi_bot.core.statements.attestation import Attestation, Source
 from matrix_pypi_bot.core.statements.common import Predicate, SignedBy
@@ -171,7 +171,12 @@ class Participant:
             clock=clock,
             round_seconds=round_seconds,
         )
-        self.intake = Intake(self.members, on_statement=self.docket.hear, on_other=self.docket.hear_other)
+        self.intake = Intake(
+            self.members,
+            on_statement=self.docket.hear,
+            on_other=self.docket.hear_other,
+            on_lie=self.docket.hear_lie,
+        )
         self.answers = Answers(
             projects=self.projects,
             refresher=self.refresher,
@@ -237,7 +242,9 @@ class Participant:
         for envelope in envelopes:
             try:
                 checked = self.intake.check(envelope.to_json())
-            except Rejected:
+            except Rejected as rejected:
+                if rejected.code is Code.CID_DIGEST:
+                    self.intake.tell_of_lie(envelope.to_json())
                 continue
             async with self.store.transaction() as tables:
                 new = await self.intake.keep(tables, checked, via="log", at_ms=self.clock.now_ms())

@@ -160,6 +160,7 @@ class Node:
         self.own = own or LogOrg("orga", 1)
         organisation = self.own.organisation
         self.forks: list[Fork] = []
+        self.lies: list[Envelope] = []
         self.restored: list[Checked] = []
         self.statements: list[tuple[str, str]] = []
         self.followed: list[str] = []
@@ -167,7 +168,11 @@ class Node:
         self.members = Members(
             store=store, clock=clock, own=organisation.pinned, pinned=[peer.pinned for peer in peers]
         )
-        self.intake = Intake(self.members, on_statement=lambda project, org: self.statements.append((project, org)))
+        self.intake = Intake(
+            self.members,
+            on_statement=lambda project, org: self.statements.append((project, org)),
+            on_lie=self.lies.append,
+        )
         self.guard = ResumeGuard(store=store, key=self.own.note_key, bot_mxid=BOT, asks_peers=bool(peers))
         self.keeper = LogKeeper(
             store=store,

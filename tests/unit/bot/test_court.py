@@ -324,19 +324,41 @@ async def test_a_bad_accusation_settles_nothing_that_a_good_one_shows(three: Fed
     assert three["orgc"].outcasts == {"orga"}
 
 
-async def test_a_statement_that_was_never_taken_convicts_whoever_signed_it(three: Federation) -> None:
-    liar, accuser = three["orga"], three["orgb"]
+async def test_a_statement_that_is_never_taken_convicts_whoever_signed_it_and_everybody_hears_of_it(
+    three: Federation,
+) -> None:
+    """F2 is arithmetic: nothing is fetched, and the statement counts for nothing and is kept nowhere."""
+    liar, finder, told = three["orga"], three["orgc"], three["orgb"]
     wrong = CidBuilder()
     wrong.update(b"other bytes")
-    payload = json.loads(liar.lie(ONE).payload)
-    payload["predicate"]["cid"] = wrong.finish()
-    lie = seal(json.dumps(payload).encode(), liar.organisation.mirror)
+
+    def lie(seq: int) -> Envelope:
+        payload = json.loads(liar.lie(ONE, seq=seq).payload)
+        payload["predicate"]["cid"] = wrong.finish()
+        return seal(json.dumps(payload).encode(), liar.organisation.mirror)
+
     three.upstream_off()
-    await three["orgc"].take(lie)
-    assert await three["orgc"].verdicts(ONE) == []
-    await three["orgc"].take(accusation(three, accuser, lie, Fault.CID_RAW, Evidence(envelopes=(lie.to_json(),))))
-    assert await three["orgc"].verdicts(ONE) == [("orga", "cid-raw", "UPHELD")]
-    assert three["orgc"].outcasts == {"orga"}
+    await finder.take(lie(1), lie(2))
+    assert await finder.verdicts(ONE) == [("orga", "cid-raw", "UPHELD")]
+    assert finder.outcasts == {"orga"}
+    async with finder.store.transaction() as tables:
+        assert await tables.ledger.claims(ProjectName("mxa")) == []
+    [refutation] = [e for e in await finder.said() if b"refutation:v1" in e.payload]
+    assert told.outcasts == frozenset()
+    await told.take(refutation)
+    assert await told.verdicts(ONE) == [("orga", "cid-raw", "UPHELD")]
+    assert told.outcasts == {"orga"}
+
+
+async def test_a_lie_about_a_raw_cid_by_a_key_of_ours_convicts_nobody(three: Federation) -> None:
+    here = three["orgc"]
+    wrong = CidBuilder()
+    wrong.update(b"other bytes")
+    payload = json.loads(here.lie(ONE).payload)
+    payload["predicate"]["cid"] = wrong.finish()
+    await here.take(seal(json.dumps(payload).encode(), here.organisation.mirror))
+    assert await here.verdicts(ONE) == []
+    assert here.outcasts == frozenset()
 
 
 async def test_an_accusation_that_is_settled_is_not_verified_again(

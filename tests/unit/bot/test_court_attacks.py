@@ -91,7 +91,7 @@ async def test_a_project_that_cannot_be_judged_keeps_no_other_one_waiting(
     three.publish(ONE, two)
     here, look = three["orgc"], three["orgc"].court.look
 
-    async def fails(project: ProjectName, seen: object = None) -> object:
+    async def fails(project: ProjectName, *told: object) -> object:
         if project == "mxa":
             raise ValueError("whatever it is")
         return await look(project)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from matrix_pypi_bot.core.envelope import seal
 from matrix_pypi_bot.core.heads import read_head_of
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.judge import log_fork
@@ -24,6 +25,8 @@ from matrix_pypi_bot.services.log_pages import PAGE_ENTRIES
 from matrix_pypi_bot.services.pull import RELAY_AFTER
 from matrix_pypi_bot.services.shown_copies import ShownCopies
 from matrix_pypi_bot.services.signing import envelope_json
+from matrix_pypi_bot.wire.cids import RAW, format_cid
+from matrix_pypi_bot.wire.digests import Sha256
 from tests.support.bot_world import ManualClock
 from tests.support.peer_logs import LogOrg, ScriptedReader
 from tests.unit.bot.conftest import NewNode
@@ -48,6 +51,20 @@ async def test_a_newcomer_that_knows_a_root_key_alone_has_everything_after_one_r
         assert bot.followed == ["mxa"] * 3
         assert (bot.pull.heads, bot.pull.broken, bot.rounds) == ({"orgb": now(clock)}, frozenset(), 1)
         assert bot.members.head_times == {"orgb": now(clock)}
+
+
+async def test_a_leaf_that_proves_its_own_falsehood_is_not_taken_and_its_signer_is_judged(
+    node: NewNode, reader: ScriptedReader, orgb: LogOrg, clock: ManualClock
+) -> None:
+    payload = json.loads(orgb.attestation(TWO).payload)
+    payload["predicate"]["cid"] = format_cid(RAW, Sha256("0" * 64))
+    lie = seal(json.dumps(payload).encode(), orgb.organisation.mirror)
+    orgb.leaves.append(lie)
+    reader.serve("orgb", orgb, orgb.head(now(clock)))
+    async with node(orgb) as bot:
+        await bot.pull.pull("orgb")
+        assert await bot.attested("orgb") == [ONE]
+        assert [told.id for told in bot.lies] == [lie.id]
 
 
 async def test_only_what_is_new_is_fetched_again(
