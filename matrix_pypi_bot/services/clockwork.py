@@ -84,7 +84,9 @@ class Clockwork:
                 return
 
     def _down(self) -> list[ProjectName]:
-        return [project for project, view in self._lately() if view is not None and view.state == "down"]
+        """The one asked about longest ago first: a single project that upstream never tells must not hide that it is back."""
+        down = [project for project, view in self._lately() if view is not None and view.state == "down"]
+        return sorted(down, key=self._refresher.asked_ms)
 
     def _old(self) -> list[ProjectName]:
         """Projects whose views are older than the setting allows, the oldest first."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from matrix_pypi_bot.ports import Away
 from matrix_pypi_bot.services.breaker import FAILURES
 from matrix_pypi_bot.services.clockwork import BUDGET, KEPT_CHANGES
+from matrix_pypi_bot.wire.names import ProjectName
 from tests.support.bot_world import ManualClock, ScriptedIndex, World, report
 from tests.support.dists import wheel
 from tests.unit.bot.conftest import Live
@@ -76,6 +78,27 @@ async def test_when_upstream_is_back_pages_that_wait_for_it_are_told_without_any
         view = (await world.page(name))["_view"]
         assert (view["state"], view["revision"]) == ("live", newest[name])
     assert asked >= FAILURES
+
+
+async def test_one_page_that_upstream_never_tells_hides_not_that_it_is_back(
+    world: World, index: ScriptedIndex, clock: ManualClock
+) -> None:
+    names = ("mx-0", "mx-1")
+    for name in names:
+        index.publish(wheel(name))
+        await world.page(name)
+        await world.store_file(wheel(name))
+    index.off()
+    clock.pass_seconds(601)
+    for name in names:
+        assert (await world.page(name))["_view"]["state"] == "down"
+    index.on()
+    index.instead["mx-0"] = [Away("this one alone")] * 9
+    for _ in range(2):
+        clock.pass_seconds(60)
+        await world.clockwork.go_round()
+    states = {name: world.projects.held(ProjectName(name)).view.state for name in names}  # type: ignore[union-attr]
+    assert states == {"mx-0": "down", "mx-1": "live"}
 
 
 async def test_reports_that_wait_are_settled_without_anybody_asking(
