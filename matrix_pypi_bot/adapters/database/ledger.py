@@ -1,4 +1,4 @@
-"""The tables of what is known and never forgotten (`ports.Ledger`), insert-only by triggers (trust.md 4.4)."""
+"""The tables of what is known and never forgotten (`ports.Ledger`), insert-only by triggers."""
 
 from __future__ import annotations
 
