@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +135,16 @@ def lie(member: Member, dist: Dist) -> Checked:
     return check_envelope(envelope.to_json(), known, Attestation)
 
 
-def post(member: Member, room: str, checked: Checked) -> str:
-    """The event id: the organisation's own bot user says it in the room, as whoever has its tokens could."""
+def post(member: Member, room: str, checked: Checked, *, heard_by: Iterable[Member]) -> str:
+    """The event id: the organisation's own bot user says it in the room, as whoever has its tokens could.
+
+    It waits until those who are to hear it are in the room: what is said while a homeserver joins may never reach it.
+    """
     said = post_of(checked)
     assert said.state_key is not None
     user = bot_user(member)
-    wait_until(lambda: _is_in(user, room), f"{member.name} is in the room", timeout_seconds=LEARNT_SECONDS)
+    for hearer in (member, *heard_by):
+        _wait_until_in(user, room, hearer)
     return user.put_state(room, said.type, said.state_key, said.content)
 
 
@@ -173,8 +178,12 @@ def wait_until_refuted_in(room: str, *, by: Member, seen_at: Member) -> None:
     )
 
 
-def _is_in(user: MatrixUser, room: str) -> bool:
-    try:
-        return bool(user.state(room))
-    except MatrixRefusal:
-        return False
+def _wait_until_in(user: MatrixUser, room: str, member: Member) -> None:
+    def is_in() -> bool:
+        try:
+            said = user.content(room, "m.room.member", member.org.bot)
+        except MatrixRefusal:  # the user is not in the room himself
+            return False
+        return said is not None and said["membership"] == "join"
+
+    wait_until(is_in, f"{member.name} is in the room, as {user.user_id} sees it", timeout_seconds=LEARNT_SECONDS)
