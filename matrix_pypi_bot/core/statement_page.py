@@ -6,8 +6,7 @@ here: `decide` is told of all of them.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from matrix_pypi_bot.core.claims import Claim, Facts
@@ -48,19 +47,19 @@ def attested_files(
 def entry_of(file: FileName, witnesses: Witnesses, standing: Standing, lists: Lists = NO_LISTS) -> IndexFile:
     """The entry of an attested file, saying the digest that most organisations name. It has no address at upstream."""
     digest = max(witnesses.digests, key=lambda one: (len(witnesses.digests[one].hashed), one))
-    claims = [claim for claim in witnesses.claims if claim.subject == digest]
-    facts = {claim.org: _newest(claim, lists) for claim in claims}
-    agreed = _Agreed(list(facts.values()), standing.needed)
+    claims = {claim.org: claim for claim in witnesses.claims if claim.subject == digest}  # the newest of each
+    facts = {org: _newest(claim, lists) for org, claim in claims.items()}
+    needed = standing.needed
     metadata = _metadata({org: told.core_metadata for org, told in facts.items()}, standing)
     return IndexFile(
         name=file,
         sha256=digest,
         url="",
-        size=agreed.on(lambda facts: facts.size),
-        requires_python=agreed.on(lambda facts: facts.requires_python),
-        yanked=agreed.on(lambda facts: facts.yanked) or False,
+        size=_agreed([told.size for told in facts.values()], needed),
+        requires_python=_agreed([told.requires_python for told in facts.values()], needed),
+        yanked=_agreed([told.yanked for told in facts.values()], needed) or False,
         core_metadata=False if metadata is None else metadata,
-        upload_time=agreed.among({claim.org: claim.upload_time for claim in claims}.values()),
+        upload_time=_agreed([claim.upload_time for claim in claims.values()], needed),
         provenance=None,
         extras={},
     )
@@ -77,19 +76,10 @@ def _metadata(told: Mapping[str, Sha256 | None], standing: Standing) -> Sha256 |
     return digests.pop() if len(digests) == 1 and enough and len(silent) <= standing.acks_missing_allowed else None
 
 
-class _Agreed:
-    """What enough organisations say alike; each has one voice, the newest statement of it."""
-
-    def __init__(self, facts: list[Facts], needed: int) -> None:
-        self._facts = facts
-        self._needed = needed
-
-    def on(self, field: Callable[[Facts], T]) -> T | None:
-        return self.among(field(facts) for facts in self._facts)
-
-    def among(self, told: Iterable[T]) -> T | None:
-        enough = [value for value, count in Counter(told).items() if count >= self._needed]
-        return enough[0] if len(enough) == 1 else None
+def _agreed(told: Sequence[T], needed: int) -> T | None:
+    """What enough organisations say alike; each has one voice."""
+    enough = {value for value in told if told.count(value) >= needed}
+    return enough.pop() if len(enough) == 1 else None
 
 
 def _newest(claim: Claim, lists: Lists) -> Facts:

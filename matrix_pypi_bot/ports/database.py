@@ -174,10 +174,6 @@ class Ledger(Protocol):
         """
         ...
 
-    async def heard_of(self, project: ProjectName) -> bool:
-        """Whether the ledger has anything about the project: pages shown, digests, overrides. One quick question."""
-        ...
-
     async def override(self, row: OverrideRow) -> None: ...
 
     async def overrides(self, project: ProjectName) -> list[OverrideRow]:
@@ -320,7 +316,7 @@ class Mail(Protocol):
 
 
 class Transaction(Protocol):
-    """One database transaction, seen as tables."""
+    """One database transaction, seen as tables. What is asked at the same time, in tasks that end before it does, costs less."""
 
     ledger: Ledger
     log: Log
@@ -339,6 +335,9 @@ class StoreAway(Problem):
 class Store(Protocol):
     """The database. Transactions run one at a time and do not nest; keep them short, and wait for nothing else inside one."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Commits when the block ends, rolls back when it raises. Raises StoreAway when the database cannot be reached."""
+    def transaction(self, *, reads_only: bool = False) -> AbstractAsyncContextManager[Transaction]:
+        """Commits when the block ends, rolls back when it raises. Raises StoreAway when the database cannot be reached.
+
+        With `reads_only` nothing may be written, which costs less; what is asked at the same time is answered as of one moment.
+        """
         ...

@@ -26,6 +26,7 @@ from matrix_pypi_bot.services.forks import Forks
 from matrix_pypi_bot.services.members import Members
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.refresh import Refresher
+from matrix_pypi_bot.services.together import together
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Observed
 from matrix_pypi_bot.wire.names import FileName, ProjectName
@@ -131,15 +132,9 @@ class Docket:
 
     async def run(self) -> None:
         """Works off whatever waits, until cancelled."""
-        tasks = [asyncio.create_task(work(), name=f"docket {work.__name__}") for work in (self._judge, self._inquire)]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        async with together() as group:
+            group.create_task(self._judge(), name="docket judges")
+            group.create_task(self._inquire(), name="docket asks upstream")
 
     async def work_off(self) -> None:
         """Judges what waits, and asks upstream once about what needs it. Raises Problem when the database is away."""

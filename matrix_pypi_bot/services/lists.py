@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from cachetools import LRUCache
@@ -35,10 +35,10 @@ class ListShelf:
         self._clock = clock
         self._read: LRUCache[Sha256, dict[FileName, Listed]] = LRUCache(MAX_READ)
 
-    async def of(self, tables: Transaction, project: ProjectName) -> Lists:
-        """What each organisation last saw listed, of those whose list is here and not too old."""
+    async def of(self, tables: Transaction, newest: Mapping[str, EnvelopeRow]) -> Lists:
+        """What each organisation last saw listed, by its newest index statement; of those whose list is here and not too old."""
         found: dict[str, dict[FileName, Listed]] = {}
-        for org, row in (await tables.ledger.newest_index(project)).items():
+        for org, row in newest.items():
             root = row.sha256
             if root is None or not _is_fresh(row, Instant.of_ms(self._clock.now_ms())):
                 continue

@@ -18,6 +18,7 @@ from matrix_pypi_bot.services.finder import Found, Peer
 from matrix_pypi_bot.services.homeserver import Homeserver, HomeserverAway, JsonObject, Place
 from matrix_pypi_bot.services.pauses import Pauses
 from matrix_pypi_bot.services.rooms import Rooms
+from matrix_pypi_bot.services.together import together
 from matrix_pypi_bot.wire.names import ProjectName, project_of_alias
 from matrix_pypi_bot.wire.problems import Problem
 
@@ -98,7 +99,7 @@ class Neighbours:
     async def run(self) -> None:
         """Until cancelled."""
         if self._rooms.finder.peers:
-            async with asyncio.TaskGroup() as group:
+            async with together() as group:
                 group.create_task(self._stay())
                 group.create_task(self._run_errands())
 

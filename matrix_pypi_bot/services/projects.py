@@ -10,20 +10,23 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from cachetools import LRUCache
 
 from matrix_pypi_bot import __version__
+from matrix_pypi_bot.core.claims import Claim
+from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.core.index_document import InvalidPage
 from matrix_pypi_bot.core.provenance import Provenances
-from matrix_pypi_bot.ports import Clock, Store, Transaction
-from matrix_pypi_bot.services.known import Known, orders_of
+from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store, Transaction, VerdictRow, ViewRow
+from matrix_pypi_bot.services.known import Known, View, orders_of
 from matrix_pypi_bot.services.lists import ListShelf
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.stored_page import rebuilt_view, view_of
+from matrix_pypi_bot.services.together import together
 from matrix_pypi_bot.wire.digests import sha256_of
-from matrix_pypi_bot.wire.names import ProjectName
+from matrix_pypi_bot.wire.names import FileName, ProjectName
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ _BYTES_PER_PROJECT: Final = 8_000
 _BYTES_PER_FILE: Final = 2_000  # a parsed entry, its decision and its digests
 _BYTES_PER_CLAIM: Final = 600
 
+_Claimed: TypeAlias = tuple[list[Claim], list[VerdictRow], dict[str, EnvelopeRow]]
 Change = Callable[[Transaction, Known], Awaitable[Known]]
 """Writes what is new in the transaction, and gives what is known then; `finished` is not its business."""
 
@@ -202,46 +206,65 @@ class Projects:
             self._announce(newest)
 
     async def _read(self, project: ProjectName) -> Known:
-        async with self._store.transaction() as tables:
+        async with self._store.transaction(reads_only=True) as tables:
             return await self._read_from(tables, project)
 
     async def _read_from(self, tables: Transaction, project: ProjectName) -> Known:
-        row = await tables.views.get(project)
-        if row is None and not await tables.ledger.heard_of(project):
-            return Known(project=project)
+        ledger = tables.ledger
+        async with together() as group:  # one question to the database, where it can be one
+            row = group.create_task(tables.views.get(project))
+            accepted = group.create_task(ledger.accepted(project))
+            first_seen = group.create_task(ledger.first_seen(project))
+            sights = group.create_task(self._sights(tables, project))
+            overrides = group.create_task(ledger.overrides(project))
+            serial_floor = group.create_task(ledger.serial_floor(project, self.upstream))
+            provenance = group.create_task(self._provenance(tables, project))
+            claimed = group.create_task(_claimed(tables, project))
         known = Known(
             project=project,
-            accepted=await tables.ledger.accepted(project),
-            first_seen=await tables.ledger.first_seen(project),
-            sights=await tables.ledger.sights(project) if self.rulebook.house.cooldown.seconds else {},
-            orders=orders_of(await tables.ledger.overrides(project)),
-            provenance=await self._provenance(tables, project),
-            serial_floor=await tables.ledger.serial_floor(project, self.upstream),
+            accepted=accepted.result(),
+            first_seen=first_seen.result(),
+            sights=sights.result(),
+            orders=orders_of(overrides.result()),
+            provenance=provenance.result(),
+            serial_floor=serial_floor.result(),
+            view=self._view_of(row.result()),
         )
+        return await self._weighable(tables, known, claimed.result())
+
+    def _view_of(self, row: ViewRow | None) -> View | None:
         # What another index said is no page of this one; what was accepted here stays.
-        if row is not None and row.upstream == self.upstream:
-            try:
-                known = replace(known, view=view_of(row, base_url=self.page_url(project)))
-            except InvalidPage as error:
-                log.warning("page kept is not believed any more", extra={"project": project, "reason": str(error)})
-        return await self.with_claims(tables, known)
+        if row is None or row.upstream != self.upstream:
+            return None
+        try:
+            return view_of(row, base_url=self.page_url(row.project))
+        except InvalidPage as error:
+            log.warning("page kept is not believed any more", extra={"project": row.project, "reason": str(error)})
+            return None
 
     async def with_claims(self, tables: Transaction, known: Known) -> Known:
         """`known` with everything that anybody's statements claim by now, and what was judged of them."""
-        claims = tuple(await tables.ledger.claims(known.project))
-        verdicts = tuple(await tables.ledger.verdicts(known.project)) if claims else ()
-        known = replace(known, claims=claims, verdicts=verdicts)
+        return await self._weighable(tables, known, await _claimed(tables, known.project))
+
+    async def _weighable(self, tables: Transaction, known: Known, claimed: _Claimed) -> Known:
+        claims, verdicts, newest_index = claimed
+        known = replace(known, claims=tuple(claims), verdicts=tuple(verdicts))
         if known.view is None and self.rulebook.is_attested(known):
             known = replace(known, view=rebuilt_view(known.project))
         is_down = known.view is not None and known.view.state == "down" and self.rulebook.is_attested(known)
-        return replace(known, lists=await self._lists.of(tables, known.project) if is_down else {})
+        return replace(known, lists=await self._lists.of(tables, newest_index) if is_down else {})
+
+    async def _sights(self, tables: Transaction, project: ProjectName) -> dict[FileName, Sight]:
+        return await tables.ledger.sights(project) if self.rulebook.house.cooldown.seconds else {}
 
     async def _provenance(self, tables: Transaction, project: ProjectName) -> Provenances:
         policy = self.rulebook.proofs.policy
         if policy is None:
             return Provenances()
-        findings = await tables.provenance.findings(project, policy.root)
-        return Provenances(findings, await tables.provenance.pinned(project))
+        async with together() as group:
+            findings = group.create_task(tables.provenance.findings(project, policy.root))
+            pinned = group.create_task(tables.provenance.pinned(project))
+        return Provenances(findings.result(), pinned.result())
 
     async def _note_change(self, tables: Transaction, before: Known, after: Known) -> int | None:
         """The number of the change, None when frontends need not hear of any."""
@@ -275,6 +298,16 @@ class Projects:
         self.seq = seq
         self._news.set()
         self._news = asyncio.Event()
+
+
+async def _claimed(tables: Transaction, project: ProjectName) -> _Claimed:
+    """What anybody's statements claim of the project, what was judged of them, and where each organisation's newest list is."""
+    ledger = tables.ledger
+    async with together() as group:
+        claims = group.create_task(ledger.claims(project))
+        verdicts = group.create_task(ledger.verdicts(project))
+        newest_index = group.create_task(ledger.newest_index(project))
+    return claims.result(), verdicts.result(), newest_index.result()
 
 
 def _cost(known: Known) -> int:

@@ -59,7 +59,8 @@ class Rulebook:
         view = known.view
         if view is None:
             return replace(known, finished=None)
-        decisions, files = self._decide_all(known, view, self.witnesses(known))
+        standing = self.standing()
+        decisions, files = self._decide_all(known, view, _weighed(known, standing), standing)
         shown = {name: file for name, file in files.items() if decisions[name].rule != Rule.R10}
         if view.state == "gone" and not shown:
             finished = Finished(decisions=decisions, files={}, revision=GONE_REVISION, body=b"")
@@ -113,15 +114,21 @@ class Rulebook:
 
     def witnesses(self, known: Known) -> Mapping[FileName, Witnesses]:
         """What counts of others' statements now, file by file."""
-        if not known.claims:
-            return {}
-        listed = known.view.page.files if known.view is not None else ()
-        return weigh(known.claims, self.standing(), known.out, listed)
+        return _weighed(known, self.standing())
 
     def evidence(
-        self, known: Known, file: FileName, witnesses: Witnesses = NOBODY, *, attested: IndexFile | None = None
+        self,
+        known: Known,
+        file: FileName,
+        witnesses: Witnesses = NOBODY,
+        *,
+        attested: IndexFile | None = None,
+        standing: Standing | None = None,
     ) -> tuple[Evidence, str | None]:
-        """What `decide()` is told of one file, and why it is denied. `attested` is its entry when only others name it."""
+        """What `decide()` is told of one file, and why it is denied. `attested` is its entry when only others name it.
+
+        `standing` is who is believed at the moment of the decision, None: now.
+        """
         view = known.view
         listed = view.page.files.get(file) if view is not None else None
         remembered = known.lasting().get(file)
@@ -135,7 +142,7 @@ class Rulebook:
         provenance = witnesses.maintainer
         voices: Mapping[Sha256, Level] = {}
         if witnesses.digests:
-            voices = witnesses.levels(self.standing(), alive=upstream is Absence.DOWN and accepted is None)
+            voices = witnesses.levels(standing or self.standing(), alive=upstream is Absence.DOWN and accepted is None)
         if (approved := known.orders.approvals().get(file)) is not None and approved.sha256 == accepted:
             # Decision 23: an operator's approval sets aside what contradicts it.
             voices = {digest: level for digest, level in voices.items() if digest == accepted}
@@ -158,12 +165,12 @@ class Rulebook:
         view = known.view
         entry = None
         if view is not None and view.state == "down" and file not in view.page.files:
-            entry = self._attested(known, view, {file: witnesses}).get(file)
+            entry = _attested(known, view, {file: witnesses}, self.standing()).get(file)
         evidence, _ = self.evidence(known, file, witnesses, attested=entry)
         return evidence, decide(evidence, self.terms)
 
     def _decide_all(
-        self, known: Known, view: View, witnesses: Mapping[FileName, Witnesses]
+        self, known: Known, view: View, witnesses: Mapping[FileName, Witnesses], standing: Standing
     ) -> tuple[dict[FileName, FileDecision], dict[FileName, IndexFile]]:
         """Each listed, each removed and each attested file: its decision, and its entry with the digest that was decided.
 
@@ -177,7 +184,7 @@ class Rulebook:
         may_be_denied, watch = self.house.concerns(known), self.house.watch(known, view)
         for name, file in view.page.files.items():
             if (told := witnesses.get(name)) is not None:
-                decisions[name], files[name] = self._decide_attested(known, name, file, told)
+                decisions[name], files[name] = self._decide_attested(known, name, file, told, standing)
                 continue
             digest, accepted, first = file.sha256, lasting.get(name), first_seen.get(name)
             same = None if accepted is None else accepted.sha256 == digest
@@ -197,53 +204,42 @@ class Rulebook:
             decision, _ = self._decide_class(known, name, witnesses.get(name, NOBODY))
             decisions[name], files[name] = decision, _as_remembered(file, lasting.get(name))
         if view.state == "down" and view.page.status != "quarantined":
-            self._add_attested(known, view, witnesses, decisions, files)
+            self._add_attested(known, view, witnesses, standing, decisions, files)
         self.proofs.tell(known, decisions, files)
         return decisions, files
-
-    def _attested(self, known: Known, view: View, witnesses: Mapping[FileName, Witnesses]) -> dict[FileName, IndexFile]:
-        """Entries of files that upstream never showed here, as others attest them."""
-
-        shown = (view.page.files, view.removed, view.page.conflicted, known.first_seen)
-
-        def is_known(name: FileName) -> bool:
-            return any(name in files for files in shown)
-
-        serial = None if view.rebuilt else (view.page.serial or 0)
-        return attested_files(witnesses, self.standing(), known=is_known, serial=serial, lists=known.lists)
 
     def _add_attested(
         self,
         known: Known,
         view: View,
         witnesses: Mapping[FileName, Witnesses],
+        standing: Standing,
         decisions: dict[FileName, FileDecision],
         files: dict[FileName, IndexFile],
     ) -> None:
-        standing = self.standing()
-        for name, entry in self._attested(known, view, witnesses).items():
+        for name, entry in _attested(known, view, witnesses, standing).items():
             told = witnesses[name]
-            evidence, detail = self.evidence(known, name, told, attested=entry)
+            evidence, detail = self.evidence(known, name, told, attested=entry, standing=standing)
             ruling = decide(evidence, self.terms)
             until = self.house.until(ruling, known, name, told, attested=entry)
             decisions[name] = ruling.told(detail or until or _voices_told(ruling, told, standing))
             files[name] = entry if evidence.accepted is None else _as_remembered(entry, known.lasting().get(name))
 
     def _decide_attested(
-        self, known: Known, name: FileName, file: IndexFile, witnesses: Witnesses
+        self, known: Known, name: FileName, file: IndexFile, witnesses: Witnesses, standing: Standing
     ) -> tuple[FileDecision, IndexFile]:
-        evidence, detail = self.evidence(known, name, witnesses)
+        evidence, detail = self.evidence(known, name, witnesses, standing=standing)
         ruling = decide(evidence, self.terms)
         if ruling.rule is Rule.R3:
             return self._told_changed(known, name, file), file
         until = self.house.until(ruling, known, name)
-        decision = ruling.told(detail or until or _voices_told(ruling, witnesses, self.standing()))
+        decision = ruling.told(detail or until or _voices_told(ruling, witnesses, standing))
         if ruling.sha256 is None or ruling.sha256 == file.sha256:
             return decision, file
         accepted = known.lasting().get(name)
         if accepted is not None and accepted.sha256 == ruling.sha256:
             return decision, _as_remembered(file, accepted)
-        return decision, entry_of(name, witnesses, self.standing(), known.lists)
+        return decision, entry_of(name, witnesses, standing, known.lists)
 
     def _decide_class(self, known: Known, file: FileName, witnesses: Witnesses = NOBODY) -> tuple[FileDecision, bool]:
         """The decision, and whether the digest to serve is the remembered one instead of the page's."""
@@ -261,6 +257,26 @@ class Rulebook:
     def _told(self, known: Known, file: FileName, evidence: Evidence, detail: str = "") -> FileDecision:
         denied = self.house.denied(known, file, [evidence.accepted] if evidence.accepted else [])
         return decide(replace(evidence, denied=denied is not None), self.terms).told(denied or detail)
+
+
+def _weighed(known: Known, standing: Standing) -> Mapping[FileName, Witnesses]:
+    if not known.claims:
+        return {}
+    listed = known.view.page.files if known.view is not None else ()
+    return weigh(known.claims, standing, known.out, listed)
+
+
+def _attested(
+    known: Known, view: View, witnesses: Mapping[FileName, Witnesses], standing: Standing
+) -> dict[FileName, IndexFile]:
+    """Entries of files that upstream never showed here, as others attest them."""
+    shown = (view.page.files, view.removed, view.page.conflicted, known.first_seen)
+
+    def is_known(name: FileName) -> bool:
+        return any(name in files for files in shown)
+
+    serial = None if view.rebuilt else (view.page.serial or 0)
+    return attested_files(witnesses, standing, known=is_known, serial=serial, lists=known.lists)
 
 
 def _voices_told(ruling: Ruling, witnesses: Witnesses, standing: Standing) -> str:

@@ -68,7 +68,6 @@ async def test_claims_come_back_as_they_were_kept_and_are_kept_once(store: Store
     async with store.transaction() as tables:
         assert await tables.ledger.claims(FLASK) == [*claims(ORGA, WHEEL, 7_000), *claims(ORGB, WHEEL, 9_000)]
         assert await tables.ledger.claims(ProjectName("django")) == []
-        assert await tables.ledger.heard_of(FLASK)
 
 
 async def test_projects_are_found_by_who_said_something_of_them_page_by_page(store: Store) -> None:

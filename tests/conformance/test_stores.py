@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
+import asyncpg
 import pytest
 from mautrix.util.async_db import Database, UpgradeTable
 
@@ -16,11 +19,13 @@ from matrix_pypi_bot.adapters.database.packing import pack
 from matrix_pypi_bot.adapters.database.upgrade import v00_first, v01_rules
 from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.ports import Accepted, EnvelopeRow, OverrideRow, Store, StoreAway, Transaction, ViewRow
+from matrix_pypi_bot.services.together import together
 from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Change, Observed, Stored, encode
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from matrix_pypi_bot.wire.problems import Problem
 
+T = TypeVar("T")
 A, B, C = (Sha256(digit * 64) for digit in "abc")
 KEY, OTHER_KEY = "1" * 64, "2" * 64
 MXA, MXB = ProjectName("mxa"), ProjectName("mxb")
@@ -222,25 +227,93 @@ async def test_overrides_come_oldest_first(store: Store) -> None:
         assert await tables.ledger.overrides(MXB) == []
 
 
-async def test_whatever_is_known_of_a_project_it_was_heard_of(store: Store) -> None:
+async def after_a_step(asking: Coroutine[Any, Any, T]) -> T:
+    return await asyncio.create_task(asking)
+
+
+@pytest.mark.parametrize("reads_only", [False, True], ids=["that may write", "that only reads"])
+async def test_in_a_transaction_much_may_be_asked_at_the_same_time(store: Store, reads_only: bool) -> None:
+    accepted = Accepted(project=MXA, file=WHEEL, sha256=A, size=3, at_ms=1, by="served", serial=7)
+    async with store.transaction() as tables:
+        await tables.ledger.accept(accepted)
+        await tables.ledger.see_first(MXA, {SDIST: B}, at_ms=1)
+    async with store.transaction(reads_only=reads_only) as tables:
+        for _ in range(2):
+            async with together() as group:
+                one = group.create_task(tables.ledger.accepted(MXA))
+                later = group.create_task(after_a_step(tables.ledger.first_seen(MXA)))
+                other = group.create_task(tables.ledger.accepted(MXB))
+                view = group.create_task(tables.views.get(MXA))
+            assert [task.result() for task in (one, later, other, view)] == [{WHEEL: accepted}, {SDIST: B}, {}, None]
+
+
+async def test_who_asks_at_the_same_time_as_somebody_who_writes_sees_it_whole_or_not_at_all(store: Store) -> None:
+    accepted = Accepted(project=MXA, file=WHEEL, sha256=A, size=3, at_ms=1, by="served", serial=7)
+
+    async def write() -> None:
+        async with store.transaction() as tables:
+            await tables.ledger.accept(accepted)
+            await tables.ledger.see_first(MXA, {WHEEL: A}, at_ms=1)
+
+    async def read() -> tuple[int, int]:
+        async with store.transaction(reads_only=True) as tables:
+            async with together() as group:
+                one = group.create_task(tables.ledger.accepted(MXA))
+                other = group.create_task(tables.ledger.first_seen(MXA))
+            return len(one.result()), len(other.result())
+
+    results = await asyncio.gather(read(), read(), write(), read(), read(), write(), read())
+    assert {result for result in results if result is not None} <= {(0, 0), (1, 1)}
+    assert await read() == (1, 1)
+
+
+async def test_who_promised_only_to_read_cannot_write(store: Store) -> None:
     order = OverrideRow(
         statement_id="1" * 64, project=MXA, file=None, action="quarantine", sha256=None, reason="", at_ms=4
     )
-    accepted = Accepted(project=MXA, file=WHEEL, sha256=A, size=3, at_ms=1, by="served", serial=7)
-    writes = (
-        lambda ledger: ledger.own_view(MXA, PYPI, None, A, at_ms=1),
-        lambda ledger: ledger.accept(accepted),
-        lambda ledger: ledger.see_first(MXA, {WHEEL: A}, at_ms=1),
-        lambda ledger: ledger.override(order),
-    )
-    for write in writes:
-        with pytest.raises(ZeroDivisionError):
-            async with store.transaction() as tables:
-                assert not await tables.ledger.heard_of(MXA)
-                await write(tables.ledger)
-                assert await tables.ledger.heard_of(MXA)
-                assert not await tables.ledger.heard_of(MXB)
-                raise ZeroDivisionError
+    with pytest.raises((AssertionError, asyncpg.ReadOnlySQLTransactionError), match=r"only read|read-only"):
+        async with store.transaction(reads_only=True) as tables:
+            await tables.ledger.override(order)
+    async with store.transaction() as tables:
+        assert await tables.ledger.overrides(MXA) == []
+
+
+@pytest.mark.parametrize("reads_only", [False, True], ids=["that may write", "that only reads"])
+async def test_a_question_that_fails_fails_those_asked_with_it_and_nobody_after(
+    store: DatabaseStore, reads_only: bool
+) -> None:
+    async def ask_nonsense(ledger: Any) -> None:
+        await ledger._db.fetch("SELECT word FROM nowhere")
+
+    for order in (1, -1):
+        with pytest.raises((StoreAway, asyncpg.UndefinedTableError), match="nowhere"):
+            async with store.transaction(reads_only=reads_only) as tables:
+                async with together() as group:
+                    askings: list[Coroutine[Any, Any, object]] = [
+                        tables.ledger.accepted(MXA),
+                        ask_nonsense(tables.ledger),
+                    ]
+                    for asking in askings[::order]:
+                        group.create_task(asking)
+    async with store.transaction(reads_only=reads_only) as tables:
+        assert await tables.ledger.accepted(MXA) == {}
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_who_is_cancelled_while_asking_leaves_the_database_to_the_next(store: Store, steps: int) -> None:
+    async def read() -> None:
+        async with store.transaction(reads_only=True) as tables:
+            async with together() as group:
+                for _ in range(3):
+                    group.create_task(tables.ledger.accepted(MXA))
+
+    reading = asyncio.create_task(read())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    reading.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await reading
+    await read()
 
 
 async def test_leaves_are_numbered_without_gaps_also_after_a_rollback(store: Store) -> None:

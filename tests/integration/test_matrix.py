@@ -165,9 +165,9 @@ class FailingStore:
         self._failing = failing
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Any]:
+    async def transaction(self, *, reads_only: bool = False) -> AsyncIterator[Any]:
         self._failing()
-        async with self._store.transaction() as t:
+        async with self._store.transaction(reads_only=reads_only) as t:
             yield t
 
 

@@ -176,7 +176,7 @@ class MemoryStore:
         self.before_commit: Callable[[], None] = lambda: None
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, reads_only: bool = False) -> AsyncIterator[Transaction]:
         view = _View(copy.copy(self.mail), copy.copy(self.ledger))
         for part in (view.mail, view.ledger):
             for name, value in vars(part).items():

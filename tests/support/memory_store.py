@@ -68,7 +68,7 @@ class DirectStore:
         self._connection.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, reads_only: bool = False) -> AsyncIterator[Transaction]:
         """One at a time."""
         async with self._lock:
             self._connection.execute("BEGIN")

@@ -21,6 +21,7 @@ from matrix_pypi_bot.adapters.database.ledger import LedgerTables
 from matrix_pypi_bot.adapters.database.log import LogTables
 from matrix_pypi_bot.adapters.database.mail import MailTables
 from matrix_pypi_bot.adapters.database.peer_logs import PeerLogTables
+from matrix_pypi_bot.adapters.database.postgres import PostgresConnection
 from matrix_pypi_bot.adapters.database.provenance import ProvenanceTables
 from matrix_pypi_bot.adapters.database.sqlite import SqliteConnection
 from matrix_pypi_bot.adapters.database.upgrade import UPGRADES
@@ -85,7 +86,7 @@ class DatabaseStore:
         self._database = database
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, reads_only: bool = False) -> AsyncIterator[Transaction]:
         """See `ports.Store.transaction`. One runs at a time, so what a transaction read cannot have changed when it writes."""
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -94,7 +95,7 @@ class DatabaseStore:
                         connection = await stack.enter_async_context(self._database.acquire_direct())
                 except (TimeoutError, OSError, *_AWAY) as error:
                     raise StoreAway(f"no connection to the database: {_cause(error)}") from error
-                async with _begun(connection) as begun:
+                async with _begun(connection, reads_only) as begun:
                     yield DatabaseTransaction(begun, self._database.scheme)
         except _AWAY as error:  # of the transaction, or of giving its connection back
             raise StoreAway(f"the database failed: {_cause(error)}") from error
@@ -138,14 +139,16 @@ def _database(url: str) -> Database:
 
 
 @contextlib.asynccontextmanager
-async def _begun(connection: Connection) -> AsyncIterator[Connection]:
+async def _begun(connection: Connection, reads_only: bool) -> AsyncIterator[Connection]:
     """A transaction on `connection`; whatever ends the block, cancellation included, none stays open."""
     if connection.scheme == Scheme.POSTGRES:
-        async with connection.wrapped.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK_KEY)
-            yield connection
+        wrapped: asyncpg.Connection = connection.wrapped
+        async with wrapped.transaction(isolation="repeatable_read" if reads_only else None, readonly=reads_only):
+            if not reads_only:
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK_KEY)
+            yield PostgresConnection(connection)
         return
-    begun = SqliteConnection(connection)
+    begun = SqliteConnection(connection, reads_only=reads_only)
     try:
         yield begun
         await begun.commit()

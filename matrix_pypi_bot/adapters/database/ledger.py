@@ -150,10 +150,14 @@ class LedgerTables(ClaimTables):
         return None if row is None else _envelope(row)
 
     async def newest_index(self, project: ProjectName) -> dict[str, EnvelopeRow]:
-        rows = await self._db.fetch(_SELECT + "WHERE project = $1 AND kind = 'index' ORDER BY seq, n", project)
-        of_each_key = {row["keyid"]: _envelope(row) for row in rows}
         # A chain belongs to a key: a new key's numbers begin again.
-        return {row.org: row for row in sorted(of_each_key.values(), key=lambda row: row.first_seen_ms)}
+        rows = await self._db.fetch(
+            _SELECT + "AS one WHERE project = $1 AND kind = 'index' AND NOT EXISTS ("  # noqa: S608
+            "SELECT 1 FROM envelope AS later WHERE later.keyid = one.keyid AND later.project = $1 AND later.kind = 'index' "
+            "AND (later.seq, later.n) > (one.seq, one.n)) ORDER BY first_seen_ms",
+            project,
+        )
+        return {row["org"]: _envelope(row) for row in rows}
 
     async def keep_document(self, sha256: Sha256, body: bytes) -> None:
         await self._db.execute(
@@ -260,17 +264,6 @@ class LedgerTables(ClaimTables):
             upstream,
         )
         return floor
-
-    async def heard_of(self, project: ProjectName) -> bool:
-        found = await self._db.fetchval(
-            "SELECT 1 WHERE EXISTS (SELECT 1 FROM own_view WHERE project = $1) "
-            "OR EXISTS (SELECT 1 FROM own_digest WHERE project = $1) "
-            "OR EXISTS (SELECT 1 FROM first_digest WHERE project = $1) "
-            "OR EXISTS (SELECT 1 FROM operator_override WHERE project = $1) "
-            "OR EXISTS (SELECT 1 FROM claim WHERE project = $1)",
-            project,
-        )
-        return found is not None
 
     async def override(self, row: OverrideRow) -> None:
         await self._db.execute(

@@ -27,6 +27,7 @@ from matrix_pypi_bot.services.reconcile import Reconciler
 from matrix_pypi_bot.services.room_watch import RoomWatch
 from matrix_pypi_bot.services.rooms import GRANT_SECONDS, Rooms
 from matrix_pypi_bot.services.strangers import RoomBudgets
+from matrix_pypi_bot.services.together import together
 from matrix_pypi_bot.wire.names import ProjectName
 
 
@@ -204,16 +205,10 @@ class MatrixSide:
     async def run(self) -> None:
         """Does the work until cancelled. Raises Misregistered when the homeserver, once there, does not accept us."""
         parts = (self._ingest, self._reconciler, self._invitations, self._neighbours, self._link)
-        tasks = [asyncio.create_task(part.run(), name=type(part).__name__) for part in parts]
-        tasks.append(asyncio.create_task(self._send_mail(), name="Postman"))
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        async with together() as group:
+            for part in parts:
+                group.create_task(part.run(), name=type(part).__name__)
+            group.create_task(self._send_mail(), name="Postman")
 
     async def stop(self) -> None:
         """Nothing is taken any more; what was taken stays in the inbox."""
