@@ -24,6 +24,12 @@ _MATRIX_STOP_SECONDS: Final = 2.0
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 50)  # a page of thousands of files is made of as many objects that all stay
 
 
+def settle_memory() -> None:
+    """What is here now stays: the garbage collector leaves it alone, and looks at what is new less often."""
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE_THRESHOLDS)
+
+
 async def run(settings: Settings) -> None:
     """The bot, until cancelled. Raises Problem for what an operator has to put right.
 
@@ -71,7 +77,6 @@ async def run(settings: Settings) -> None:
         life.task("log", bot.log.run())
         life.task("logs of others", bot.pull.run())
         life.task("lists of others", bot.lists.run())
-        gc.freeze()
-        gc.set_threshold(*_GARBAGE_THRESHOLDS)
+        settle_memory()
         log.info("bot started", extra={"version": __version__, "api": str(address), "upstream": settings.index.name})
         await life.forever()

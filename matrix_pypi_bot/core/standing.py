@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from matrix_pypi_bot.core.claims import Claim
@@ -16,7 +17,7 @@ LONGEST_SILENCE_SECONDS: Final = 24 * 3_600
 _EPOCH: Final = Instant(0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Standing:
     """A value; `at` gives it at another moment.
 
@@ -34,12 +35,12 @@ class Standing:
     suspended: frozenset[Keyid] = frozenset()
     head_times: dict[str, Instant] | None = field(default=None, hash=False)
 
-    @property
+    @cached_property
     def needed(self) -> int:
         """k: how many organisations must have hashed the bytes themselves."""
         return max(1, min(self.quorum, len(self.pinned)))
 
-    @property
+    @cached_property
     def watchers(self) -> tuple[str, ...]:
         """The organisations whose silence is no consent."""
         return tuple(org.name for org in self.pinned if WATCHER in org.roles)

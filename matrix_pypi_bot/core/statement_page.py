@@ -49,17 +49,17 @@ def entry_of(file: FileName, witnesses: Witnesses, standing: Standing, lists: Li
     digest = max(witnesses.digests, key=lambda one: (len(witnesses.digests[one].hashed), one))
     claims = {claim.org: claim for claim in witnesses.claims if claim.subject == digest}  # the newest of each
     facts = {org: _newest(claim, lists) for org, claim in claims.items()}
-    needed = standing.needed
+    common = _common(list(facts.values()), standing.needed)
     metadata = _metadata({org: told.core_metadata for org, told in facts.items()}, standing)
     return IndexFile(
         name=file,
         sha256=digest,
         url="",
-        size=_agreed([told.size for told in facts.values()], needed),
-        requires_python=_agreed([told.requires_python for told in facts.values()], needed),
-        yanked=_agreed([told.yanked for told in facts.values()], needed) or False,
+        size=common.size,
+        requires_python=common.requires_python,
+        yanked=common.yanked,
         core_metadata=False if metadata is None else metadata,
-        upload_time=_agreed([claim.upload_time for claim in claims.values()], needed),
+        upload_time=_agreed([claim.upload_time for claim in claims.values()], standing.needed),
         provenance=None,
         extras={},
     )
@@ -74,6 +74,17 @@ def _metadata(told: Mapping[str, Sha256 | None], standing: Standing) -> Sha256 |
     silent = [org for org in standing.watchers if told.get(org) is None]
     enough = sum(one is not None for one in told.values()) >= standing.needed
     return digests.pop() if len(digests) == 1 and enough and len(silent) <= standing.acks_missing_allowed else None
+
+
+def _common(told: Sequence[Facts], needed: int) -> Facts:
+    """What enough organisations say alike of a file, word by word; of its METADATA and its CID nothing."""
+    if len(told) >= needed and told.count(told[0]) == len(told):
+        return told[0]
+    return Facts(
+        size=_agreed([one.size for one in told], needed),
+        requires_python=_agreed([one.requires_python for one in told], needed),
+        yanked=_agreed([one.yanked for one in told], needed) or False,
+    )
 
 
 def _agreed(told: Sequence[T], needed: int) -> T | None:

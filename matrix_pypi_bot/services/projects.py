@@ -10,16 +10,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 from cachetools import LRUCache
 
 from matrix_pypi_bot import __version__
 from matrix_pypi_bot.core.claims import Claim
-from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.core.index_document import InvalidPage
-from matrix_pypi_bot.core.provenance import Provenances
-from matrix_pypi_bot.ports import Clock, EnvelopeRow, Store, Transaction, VerdictRow, ViewRow
+from matrix_pypi_bot.core.provenance import Finding, Pin, Provenances
+from matrix_pypi_bot.ports import Clock, EnvelopeRow, Ledger, Store, Transaction, VerdictRow, ViewRow
 from matrix_pypi_bot.services.known import Known, View, orders_of
 from matrix_pypi_bot.services.lists import ListShelf
 from matrix_pypi_bot.services.rule import Rulebook
@@ -37,9 +36,16 @@ _BYTES_PER_PROJECT: Final = 8_000
 _BYTES_PER_FILE: Final = 2_000  # a parsed entry, its decision and its digests
 _BYTES_PER_CLAIM: Final = 600
 
-_Claimed: TypeAlias = tuple[list[Claim], list[VerdictRow], dict[str, EnvelopeRow]]
 Change = Callable[[Transaction, Known], Awaitable[Known]]
 """Writes what is new in the transaction, and gives what is known then; `finished` is not its business."""
+
+
+class _Claims(NamedTuple):
+    """What statements claim of a project, what was judged of them, and each organisation's newest list: as it is being read."""
+
+    claims: asyncio.Task[list[Claim]]
+    verdicts: asyncio.Task[list[VerdictRow]]
+    newest_index: asyncio.Task[dict[str, EnvelopeRow]]
 
 
 class Projects:
@@ -215,22 +221,22 @@ class Projects:
             row = group.create_task(tables.views.get(project))
             accepted = group.create_task(ledger.accepted(project))
             first_seen = group.create_task(ledger.first_seen(project))
-            sights = group.create_task(self._sights(tables, project))
+            sights = group.create_task(ledger.sights(project)) if self.rulebook.house.cooldown.seconds else None
             overrides = group.create_task(ledger.overrides(project))
             serial_floor = group.create_task(ledger.serial_floor(project, self.upstream))
-            provenance = group.create_task(self._provenance(tables, project))
-            claimed = group.create_task(_claimed(tables, project))
+            findings, pin = self._ask_provenance(group, tables, project)
+            claims = _ask_claims(group, ledger, project)
         known = Known(
             project=project,
             accepted=accepted.result(),
             first_seen=first_seen.result(),
-            sights=sights.result(),
+            sights=sights.result() if sights is not None else {},
             orders=orders_of(overrides.result()),
-            provenance=provenance.result(),
+            provenance=Provenances(findings.result(), pin.result()) if findings and pin else Provenances(),
             serial_floor=serial_floor.result(),
             view=self._view_of(row.result()),
         )
-        return await self._weighable(tables, known, claimed.result())
+        return await self._weighable(tables, known, claims)
 
     def _view_of(self, row: ViewRow | None) -> View | None:
         # What another index said is no page of this one; what was accepted here stays.
@@ -244,27 +250,26 @@ class Projects:
 
     async def with_claims(self, tables: Transaction, known: Known) -> Known:
         """`known` with everything that anybody's statements claim by now, and what was judged of them."""
-        return await self._weighable(tables, known, await _claimed(tables, known.project))
+        async with together() as group:
+            claims = _ask_claims(group, tables.ledger, known.project)
+        return await self._weighable(tables, known, claims)
 
-    async def _weighable(self, tables: Transaction, known: Known, claimed: _Claimed) -> Known:
-        claims, verdicts, newest_index = claimed
-        known = replace(known, claims=tuple(claims), verdicts=tuple(verdicts))
-        if known.view is None and self.rulebook.is_attested(known):
-            known = replace(known, view=rebuilt_view(known.project))
-        is_down = known.view is not None and known.view.state == "down" and self.rulebook.is_attested(known)
-        return replace(known, lists=await self._lists.of(tables, newest_index) if is_down else {})
+    async def _weighable(self, tables: Transaction, known: Known, told: _Claims) -> Known:
+        known = replace(known, claims=tuple(told.claims.result()), verdicts=tuple(told.verdicts.result()), lists={})
+        if not self.rulebook.is_attested(known):
+            return known
+        view = known.view or rebuilt_view(known.project)
+        lists = await self._lists.of(tables, told.newest_index.result()) if view.state == "down" else {}
+        return replace(known, view=view, lists=lists)
 
-    async def _sights(self, tables: Transaction, project: ProjectName) -> dict[FileName, Sight]:
-        return await tables.ledger.sights(project) if self.rulebook.house.cooldown.seconds else {}
-
-    async def _provenance(self, tables: Transaction, project: ProjectName) -> Provenances:
+    def _ask_provenance(
+        self, group: asyncio.TaskGroup, tables: Transaction, project: ProjectName
+    ) -> tuple[asyncio.Task[dict[FileName, Finding]] | None, asyncio.Task[Pin | None] | None]:
         policy = self.rulebook.proofs.policy
         if policy is None:
-            return Provenances()
-        async with together() as group:
-            findings = group.create_task(tables.provenance.findings(project, policy.root))
-            pinned = group.create_task(tables.provenance.pinned(project))
-        return Provenances(findings.result(), pinned.result())
+            return None, None
+        proofs = tables.provenance
+        return group.create_task(proofs.findings(project, policy.root)), group.create_task(proofs.pinned(project))
 
     async def _note_change(self, tables: Transaction, before: Known, after: Known) -> int | None:
         """The number of the change, None when frontends need not hear of any."""
@@ -300,14 +305,12 @@ class Projects:
         self._news = asyncio.Event()
 
 
-async def _claimed(tables: Transaction, project: ProjectName) -> _Claimed:
-    """What anybody's statements claim of the project, what was judged of them, and where each organisation's newest list is."""
-    ledger = tables.ledger
-    async with together() as group:
-        claims = group.create_task(ledger.claims(project))
-        verdicts = group.create_task(ledger.verdicts(project))
-        newest_index = group.create_task(ledger.newest_index(project))
-    return claims.result(), verdicts.result(), newest_index.result()
+def _ask_claims(group: asyncio.TaskGroup, ledger: Ledger, project: ProjectName) -> _Claims:
+    return _Claims(
+        group.create_task(ledger.claims(project)),
+        group.create_task(ledger.verdicts(project)),
+        group.create_task(ledger.newest_index(project)),
+    )
 
 
 def _cost(known: Known) -> int:

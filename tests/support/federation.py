@@ -344,9 +344,11 @@ class Federation:
 
 
 @asynccontextmanager
-async def federation(folder: Any, *names: str, **trust: Any) -> AsyncIterator[Federation]:
+async def federation(
+    folder: Any, *names: str, clock: ManualClock | None = None, **trust: Any
+) -> AsyncIterator[Federation]:
     """Organisations that pin one another, over databases in `folder`; they have read one another's manifests."""
-    clock = ManualClock()
+    clock = clock or ManualClock()
     made = Federation(clock)
     async with AsyncExitStack() as stack:
         for name in names:

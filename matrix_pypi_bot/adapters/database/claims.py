@@ -125,20 +125,20 @@ class ClaimTables:
 
 
 def _claim(row: Any) -> Claim:
-    facts = bytes(row["facts"])
+    statement_id, kind, file, subject, org, keyid, index, word, received_ms, serial, upload_time, facts = row
     return Claim(
-        statement_id=row["statement_id"],
-        kind=row["kind"],
-        file=row["file"],
-        subject=row["subject"],
-        org=row["org"],
-        keyid=row["keyid"],
-        index=row["index_name"],
-        word=row["word"],
-        received_ms=row["received_ms"],
-        serial=row["serial"],
-        upload_time=row["upload_time"],
-        facts=_NO_FACTS if facts == b"{}" else _facts.decode(facts),
+        statement_id=statement_id,
+        kind=kind,
+        file=file,
+        subject=subject,
+        org=org,
+        keyid=keyid,
+        index=index,
+        word=word,
+        received_ms=received_ms,
+        serial=serial,
+        upload_time=upload_time,
+        facts=_NO_FACTS if bytes(facts) == b"{}" else _facts.decode(facts),
     )
 
 
