@@ -21,7 +21,6 @@ from index_frontend.pages.render import root_end, root_names, root_start
 from index_frontend.ports import Oracle
 
 FRESH_SECONDS: Final = 60
-MAX_MEMORY_BYTES: Final = 1 << 20
 _PIECE_BYTES: Final = 256 << 10
 
 

@@ -24,37 +24,22 @@ from matrix_pypi_bot.core.tlog import leaf_hash
 from matrix_pypi_bot.ports import Store, StoreAway
 from matrix_pypi_bot.services.shown_copies import ShownCopies
 from tests.support.bot_world import ManualClock, ScriptedIndex, World
-from tests.support.frontend import Frontend, running
-from tests.support.http_client import Reply, ask
+from tests.support.frontend import running
+from tests.support.http_client import ask
 from tests.support.peer_logs import LogOrg, Node, ScriptedReader
 from tests.support.scripted_bot import ScriptedBot
+from tests.support.two_doors import TwoDoors, told
 from tests.unit.bot.test_log import ORIGIN, keeper_of, payload, say
 
 IMMUTABLE, ASK_AGAIN = "public, max-age=31536000, immutable", "no-cache"
 
 
-@dataclass(slots=True)
-class Log:
-    """A log whose pages are served by a bot, at `base`, and passed on by a frontend."""
+@dataclass(slots=True, kw_only=True)
+class Log(TwoDoors):
+    """A log whose pages are served by a bot and passed on by a frontend."""
 
     world: World
-    base: str
-    frontend: Frontend
     api: PublicApi
-
-    async def direct(self, path: str, method: str = "GET", /, **headers: str) -> Reply:
-        return await asyncio.to_thread(ask, self.base + path, method, **headers)
-
-    async def both(self, path: str, method: str = "GET", /, **headers: str) -> Reply:
-        """The answer, which is the same by both ways."""
-        direct = await self.direct(path, method, **headers)
-        through = await self.frontend.get(path, method, **headers)
-        assert (through.status, through.body, told(through)) == (direct.status, direct.body, told(direct))
-        return through
-
-
-def told(reply: Reply) -> dict[str, str | None]:
-    return {name: reply.headers.get(name) for name in ("content-type", "etag", "cache-control", "content-length")}
 
 
 @pytest.fixture
@@ -75,7 +60,7 @@ async def served(tmp_path: Path, unused_tcp_port: int) -> AsyncIterator[Log]:
             listen(api, socket_path=None, host="127.0.0.1", port=unused_tcp_port),
             running(ScriptedBot(), public=PublicHandler(Passing(pages, max_large=2))) as frontend,
         ):
-            yield Log(world, base, frontend, api)
+            yield Log(world=world, base=base, frontend=frontend, api=api)
         await pages.close()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,9 +19,10 @@ from matrix_pypi_bot.services.shown_copies import ShownCopies
 from matrix_pypi_bot.services.trust_pages import TrustPages
 from matrix_pypi_bot.web import TrustHandlers
 from tests.support.bot_world import KEY, ORG, World
-from tests.support.frontend import Frontend, running
-from tests.support.http_client import Reply, ask
+from tests.support.frontend import running
+from tests.support.http_client import Reply
 from tests.support.scripted_bot import ScriptedBot
+from tests.support.two_doors import TwoDoors
 from tests.unit.bot.test_log import BOT, keeper_of
 from tests.unit.bot.test_log import KEY as LOG_KEY
 
@@ -30,44 +30,17 @@ ROOT_KEY = SigningKey(bytes([7]) * 32)
 ORGANISATION = Organisation(ORG, root=ROOT_KEY, mirror=KEY, log=LOG_KEY)
 
 
-@dataclass(slots=True)
-class TrustWorld:
+@dataclass(slots=True, kw_only=True)
+class TrustWorld(TwoDoors):
     """The bot, the keeper of its log, and both doors to its pages."""
 
     world: World
     keeper: LogKeeper
     pages: TrustPages
-    base: str
-    frontend: Frontend
-
-    async def direct(self, path: str, method: str = "GET", /, **headers: str) -> Reply:
-        """The bot's own answer."""
-        return await asyncio.to_thread(ask, self.base + path, method, **headers)
-
-    async def both(self, path: str, method: str = "GET", /, **headers: str) -> Reply:
-        """The answer, which is the same by both ways."""
-        direct = await self.direct(path, method, **headers)
-        through = await self.frontend.get(path, method, **headers)
-        assert (through.status, through.body, told(through)) == (direct.status, direct.body, told(direct))
-        return through
 
     async def json(self, path: str) -> Reply:
         """The page as JSON."""
         return await self.both(path, Accept="application/json")
-
-
-def told(reply: Reply) -> dict[str, str | None]:
-    """The headers that both ways must agree on."""
-    names = (
-        "content-type",
-        "etag",
-        "cache-control",
-        "content-length",
-        "content-security-policy",
-        "vary",
-        "referrer-policy",
-    )
-    return {name: reply.headers.get(name) for name in names}
 
 
 @asynccontextmanager
@@ -96,7 +69,7 @@ async def trust_world(world: World, *, is_public: bool = True) -> AsyncIterator[
         listen(api, socket_path=None, host="127.0.0.1", port=port),
         running(ScriptedBot(), public=public, trust=trust) as frontend,
     ):
-        yield TrustWorld(world, keeper, pages, base, frontend)
+        yield TrustWorld(world=world, keeper=keeper, pages=pages, base=base, frontend=frontend)
     await passed_on.close()
 
 

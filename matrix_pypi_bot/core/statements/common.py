@@ -128,7 +128,6 @@ class Chained(Predicate, frozen=True, kw_only=True):
         return self.signer
 
 
-MIRRORS: Final = frozenset({MIRROR})
 OBSERVERS: Final = frozenset({MIRROR, WATCHER})
 ATTESTERS: Final = frozenset({MIRROR, MAINTAINER})
 
