@@ -221,16 +221,21 @@ class Rooms:
         return row
 
     async def _take(self, project: ProjectName, look: Callable[[], Awaitable[list[Found]]]) -> bool:
-        key = f"{PROJECT_ROOM}{project}"
+        key, begun = f"{PROJECT_ROOM}{project}", False
 
         async def take() -> RoomRow | None:
+            nonlocal begun
+            begun = True
             row, plan, found = await self.known(key), self._maker.plan(key), await look()
             if row is None:
                 return await self._move_in(plan, found)
             await self.others.read_all(key, found)
             return row
 
-        return await self._flights.join(key, take) is not None
+        while True:  # what others had under way for the room knows nothing of what is to be taken
+            row = await self._flights.join(key, take)
+            if begun:
+                return row is not None
 
     async def _move_in(self, plan: Plan, found: Iterable[Found]) -> RoomRow | None:
         """The first of these rooms as the one in which we speak, the others as such that we read; None when we cannot be in any."""

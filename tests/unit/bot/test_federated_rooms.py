@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from matrix_pypi_bot.services.homeserver import HomeserverAway, HomeserverRefused
+from matrix_pypi_bot.services.finder import Found
+from matrix_pypi_bot.services.homeserver import HomeserverAway, HomeserverRefused, Place
 from matrix_pypi_bot.services.others_rooms import MAX_ROOMS_OF_ORG
 from matrix_pypi_bot.services.rooms import NotGranted
 from matrix_pypi_bot.wire.names import ProjectName, probe_alias, project_of_alias, project_of_probe
@@ -137,6 +138,18 @@ async def test_the_first_room_that_is_heard_of_is_the_one_to_speak_in() -> None:
     row = await both["orga"].rooms.known(FLASK)
     assert row is not None
     assert (row.made_by, row.alias) == ("orgb", "#pypi_flask:orga.example")
+
+
+async def test_a_room_that_we_are_invited_to_while_we_make_our_own_is_read_too() -> None:
+    both = Federation("orga", "orgb", pins={"orgb": []})
+    orga, orgb = both["orga"], both["orgb"]
+    theirs = await orgb.rooms.ensure(FLASK)
+    orgb.homeserver.answer_alias = None  # only the invitation tells of it
+    both.aliases.clear()
+    await asyncio.gather(
+        orga.rooms.ensure(FLASK), orga.rooms.take(PROJECT, Found(orgb.peer, Place(theirs.room_id, ())))
+    )
+    assert orga.keys == {FLASK: "!room1", f"{FLASK}@orgb": "!room0"}
 
 
 async def test_no_more_than_a_few_rooms_of_one_organisation_are_read(caplog: pytest.LogCaptureFixture) -> None:
