@@ -220,6 +220,7 @@ class Bot:
             store=store,
             clock=clock,
             want_lists=lambda project: self.lists.want(project),
+            provenance=self.provenance,
         )
         self.lists = ListFetcher(
             store=store, reader=self._reader, peers=lambda: self.pull.peers, on_new=self.docket.hear_list

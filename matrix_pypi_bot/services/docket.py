@@ -15,6 +15,7 @@ from aiolimiter import AsyncLimiter
 from cachetools import LRUCache
 
 from matrix_pypi_bot.core.court import OtherBytes
+from matrix_pypi_bot.core.decide import Rule
 from matrix_pypi_bot.core.envelope import Envelope
 from matrix_pypi_bot.core.events import Checked
 from matrix_pypi_bot.core.statements import read_statement
@@ -23,8 +24,10 @@ from matrix_pypi_bot.core.statements.refutation import Refutation
 from matrix_pypi_bot.ports import Clock, Store
 from matrix_pypi_bot.services.court import Court
 from matrix_pypi_bot.services.forks import Forks
+from matrix_pypi_bot.services.known import Known
 from matrix_pypi_bot.services.members import Members
 from matrix_pypi_bot.services.projects import Projects
+from matrix_pypi_bot.services.provenance import Provenance
 from matrix_pypi_bot.services.refresh import Refresher
 from matrix_pypi_bot.services.together import together
 from matrix_pypi_bot.wire.digests import Sha256
@@ -38,11 +41,15 @@ ASKS_PER_MINUTE: Final = 120  # pages of upstream, for files that others attest 
 APART_MS: Final = 60_000  # one project is asked about so often at most, whatever the number of accusations
 MAX_REMEMBERED: Final = 10_000
 ROUND_SECONDS: Final = 5.0
+MAX_PROOFS: Final = 16  # of one project, looked at in one go
 _BATCH: Final = 200
 
 
 class Docket:
-    """Make it in a running loop and have `run()` run. `want_lists(project)` hears of projects whose page upstream does not show now."""
+    """Make it in a running loop and have `run()` run. `want_lists(project)` hears of projects whose page upstream does not show now.
+
+    `provenance` looks at that of files about which a quorum contradicts upstream; None: it is not verified here.
+    """
 
     def __init__(
         self,
@@ -55,6 +62,7 @@ class Docket:
         store: Store,
         clock: Clock,
         want_lists: Callable[[ProjectName], None] = lambda project: None,
+        provenance: Provenance | None = None,
         round_seconds: float = ROUND_SECONDS,
     ) -> None:
         self._court = court
@@ -65,6 +73,7 @@ class Docket:
         self._store = store
         self._clock = clock
         self._want_lists = want_lists
+        self._provenance = provenance
         self._round_seconds = round_seconds
         self._limiter = AsyncLimiter(ASKS_PER_MINUTE, 60)
         self._looks: dict[ProjectName, None] = {}
@@ -202,6 +211,8 @@ class Docket:
             return
         if known.view is not None and known.view.state == "down":
             self._want_lists(project)
+        if self._provable(known):
+            self._asks[project] = None
 
     async def _decide_anew(self, organisation: str) -> None:
         after = ""
@@ -287,6 +298,20 @@ class Docket:
             self._asks |= dict.fromkeys(list(self._waiting)[:_BATCH])  # upstream is there
         else:
             self._wait(project)
+        known = await self._proved(known)
         if known is not before:
             self._looks[project] = None
             self._wake.set()
+
+    def _provable(self, known: Known) -> list[FileName]:
+        """Files that a quorum and upstream name differently, where provenance that nobody looked at may tell who is right."""
+        if self._provenance is None or known.finished is None:
+            return []
+        decisions = known.finished.decisions
+        return [file for file, decision in decisions.items() if decision.rule == Rule.R5 and decision.ask]
+
+    async def _proved(self, known: Known) -> Known:
+        for file in self._provable(known)[:MAX_PROOFS]:
+            assert self._provenance is not None, "nothing is provable without it"
+            await self._provenance.look(known.project, file)
+        return await self._projects.load(known.project)

@@ -76,13 +76,23 @@ class ProofRules:
             if decision.rule in _DOUBTED and (why := self._why(known, name)):
                 told = clean_line(f"{decision.reason} ({why})")
                 decision = decisions[name] = msgspec.structs.replace(decision, reason=told)
-            if self.asks(known, file) and (decision.serves or decision.rule in _DOUBTED):
+            if self.asks(known, file) and self._may_settle(known, decision):
                 if decision not in asking:
                     asking[decision] = msgspec.structs.replace(decision, ask=True)
                 decisions[name] = asking[decision]
             finding = known.provenance.findings.get(name)
             if finding is not None and finding.sha256 is not None and file.provenance is not None:
                 files[name] = msgspec.structs.replace(file, provenance=f"{folder}{quote(name)}")
+
+    def _may_settle(self, known: Known, decision: FileDecision) -> bool:
+        """Whether a look at the file's provenance may change its decision.
+
+        Where a quorum contradicts upstream, only that of a publisher who was known before may: whoever shows us another file than
+        others can show a document of his own with it.
+        """
+        if decision.rule == Rule.R5:
+            return bool(self.expected(known))
+        return decision.serves or decision.rule in _DOUBTED
 
     def _why(self, known: Known, file: FileName) -> str:
         """What is wrong, or who the publisher is and who he should be; empty when it is not this file's provenance."""

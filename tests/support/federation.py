@@ -169,6 +169,7 @@ class Participant:
             refresher=self.refresher,
             store=store,
             clock=clock,
+            provenance=self.provenance,
             round_seconds=round_seconds,
         )
         self.intake = Intake(

@@ -12,6 +12,7 @@ from matrix_pypi_bot.adapters.provenance.verify import SigstoreVerifier
 from matrix_pypi_bot.core.envelope import Envelope
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.publisher import Publisher
+from matrix_pypi_bot.core.statements import read_statement
 from matrix_pypi_bot.core.statements.common import SignedBy
 from matrix_pypi_bot.core.statements.refutation import Evidence, Fault, Refutation
 from tests.support.bot_world import MXA, ScriptedDocuments, Verification
@@ -107,3 +108,33 @@ async def test_a_liar_is_accused_with_what_the_publisher_signed_where_that_was_v
         await made["orgc"].hear(made["orgb"])
         assert await made["orgc"].verdicts(ONE) == [("orga", "provenance", "UPHELD")]
         assert made["orgc"].outcasts == {"orga"}
+
+
+async def test_what_colluders_attest_falls_to_what_the_known_publisher_signed_without_anybody_asking(
+    proving: Proving,
+) -> None:
+    async with proving(GITHUB) as made:
+        made.publish(ONE, to=["orgc"], provenance=ADDRESS)
+        await made["orgc"].take(made["orga"].lie(EVIL), made["orgb"].lie(EVIL))
+        assert (await made["orgc"].verdicts(ONE))[-2:] == [
+            ("orga", "pypi-digest", "UPHELD"),
+            ("orgb", "pypi-digest", "UPHELD"),
+        ]
+        assert made["orgc"].outcasts == {"orga", "orgb"}
+        assert await made["orgc"].rule(ONE) == ("R8", ONE.sha256)
+        accused = [
+            read_statement(e.payload, Refutation).predicate
+            for e in await made["orgc"].said()
+            if b"refutation:v1" in e.payload
+        ]
+        assert {told.fault for told in accused} == {Fault.PROVENANCE}
+
+
+async def test_where_no_publisher_was_known_before_the_first_document_shown_settles_nothing(proving: Proving) -> None:
+    async with proving() as made:
+        made.publish(ONE, to=["orgc"], provenance=ADDRESS)
+        await made["orgc"].take(made["orga"].lie(EVIL), made["orgb"].lie(EVIL))
+        assert await made["orgc"].rule(ONE) == ("R5", None)
+        assert made["orgc"].outcasts == frozenset()
+        async with made["orgc"].store.transaction() as tables:
+            assert await tables.provenance.pinned(MXA) is None
