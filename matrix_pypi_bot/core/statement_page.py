@@ -57,7 +57,7 @@ def entry_of(file: FileName, witnesses: Witnesses, standing: Standing, lists: Li
         url="",
         size=common.size,
         requires_python=common.requires_python,
-        yanked=common.yanked,
+        yanked=common.yanked or False,
         core_metadata=False if metadata is None else metadata,
         upload_time=_agreed([claim.upload_time for claim in claims.values()], standing.needed),
         provenance=None,

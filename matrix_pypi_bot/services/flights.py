@@ -21,7 +21,7 @@ class Flights(Generic[T]):
     async def join(self, key: str, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """The result of the work under way for `key`, or of `work()`, started now."""
         task = self._tasks.get(key)
-        if task is None:
+        if task is None or task.done():  # done, and its callback still to come: nothing is under way
             task = self._tasks[key] = asyncio.create_task(work())
             task.add_done_callback(lambda done: self._landed(key, done))
         return await asyncio.shield(task)
@@ -35,6 +35,7 @@ class Flights(Generic[T]):
             await asyncio.wait(tasks)
 
     def _landed(self, key: str, task: asyncio.Task[T]) -> None:
-        del self._tasks[key]
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
         if not task.cancelled():
             task.exception()  # seen: nobody may be left to see it

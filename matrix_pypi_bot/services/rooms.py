@@ -232,10 +232,15 @@ class Rooms:
             await self.others.read_all(key, found)
             return row
 
-        while True:  # what others had under way for the room knows nothing of what is to be taken
-            row = await self._flights.join(key, take)
-            if begun:
-                return row is not None
+        while True:  # what others had under way for the room knows nothing of what is to be taken, nor does its failure
+            try:
+                row = await self._flights.join(key, take)
+            except Problem:
+                if begun:
+                    raise
+            else:
+                if begun:
+                    return row is not None
 
     async def _move_in(self, plan: Plan, found: Iterable[Found]) -> RoomRow | None:
         """The first of these rooms as the one in which we speak, the others as such that we read; None when we cannot be in any."""

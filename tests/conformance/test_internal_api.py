@@ -457,7 +457,7 @@ async def test_other_methods_are_named(client: Client, method: str) -> None:
 async def test_a_database_that_is_away_is_a_failure_of_ours(
     client: Client, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away() -> Any:
+    def away(**_: object) -> Any:
         raise StoreAway("the database failed: disk full")
 
     monkeypatch.setattr(world.store, "transaction", away)

@@ -154,7 +154,7 @@ class LedgerTables(ClaimTables):
         rows = await self._db.fetch(
             _SELECT + "AS one WHERE project = $1 AND kind = 'index' AND NOT EXISTS ("  # noqa: S608
             "SELECT 1 FROM envelope AS later WHERE later.keyid = one.keyid AND later.project = $1 AND later.kind = 'index' "
-            "AND (later.seq, later.n) > (one.seq, one.n)) ORDER BY first_seen_ms",
+            "AND (later.seq, later.n) > (one.seq, one.n)) ORDER BY first_seen_ms, n",
             project,
         )
         return {row["org"]: _envelope(row) for row in rows}

@@ -9,7 +9,8 @@ import pytest
 from matrix_pypi_bot.services.finder import Found
 from matrix_pypi_bot.services.homeserver import HomeserverAway, HomeserverRefused, Place
 from matrix_pypi_bot.services.others_rooms import MAX_ROOMS_OF_ORG
-from matrix_pypi_bot.services.rooms import NotGranted
+from matrix_pypi_bot.services.room_maker import Made
+from matrix_pypi_bot.services.rooms import NotGranted, TooManyRooms
 from matrix_pypi_bot.wire.names import ProjectName, probe_alias, project_of_alias, project_of_probe
 from tests.support.room_federation import Federation
 
@@ -150,6 +151,33 @@ async def test_a_room_that_we_are_invited_to_while_we_make_our_own_is_read_too()
         orga.rooms.ensure(FLASK), orga.rooms.take(PROJECT, Found(orgb.peer, Place(theirs.room_id, ())))
     )
     assert orga.keys == {FLASK: "!room1", f"{FLASK}@orgb": "!room0"}
+
+
+async def test_an_invitation_is_read_also_when_making_our_own_room_fails_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both = Federation("orga", "orgb", pins={"orgb": []})
+    orga, orgb = both["orga"], both["orgb"]
+    theirs = await orgb.rooms.ensure(FLASK)
+    orgb.homeserver.answer_alias = None
+    both.aliases.clear()
+    invited = asyncio.Event()
+
+    async def make(*_: object, **__: object) -> Made:
+        await invited.wait()
+        raise TooManyRooms(FLASK, retry_seconds=9.0)
+
+    monkeypatch.setattr(orga.rooms._maker, "make", make)
+    making = asyncio.create_task(orga.rooms.ensure(FLASK))
+    while not orga.homeserver.calls:
+        await asyncio.sleep(0)
+    taking = asyncio.create_task(orga.rooms.take(PROJECT, Found(orgb.peer, Place(theirs.room_id, ()))))
+    await asyncio.sleep(0)
+    invited.set()
+    with pytest.raises(TooManyRooms):
+        await making
+    await taking
+    assert orga.keys == {FLASK: "!room0"}
 
 
 async def test_no_more_than_a_few_rooms_of_one_organisation_are_read(caplog: pytest.LogCaptureFixture) -> None:
