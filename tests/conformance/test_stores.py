@@ -274,8 +274,12 @@ async def test_who_promised_only_to_read_cannot_write(store: Store) -> None:
     with pytest.raises((AssertionError, asyncpg.ReadOnlySQLTransactionError), match=r"only read|read-only"):
         async with store.transaction(reads_only=True) as tables:
             await tables.ledger.override(order)
+    with pytest.raises((AssertionError, asyncpg.ReadOnlySQLTransactionError), match=r"only read|read-only"):
+        async with store.transaction(reads_only=True) as tables:
+            await tables.views.change(MXA, "revision", (), at_ms=1)
     async with store.transaction() as tables:
         assert await tables.ledger.overrides(MXA) == []
+        assert await tables.views.changes(0, 9) == []
 
 
 @pytest.mark.parametrize("reads_only", [False, True], ids=["that may write", "that only reads"])

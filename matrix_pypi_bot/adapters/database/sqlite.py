@@ -49,6 +49,7 @@ class SqliteConnection(Connection):
 
     async def fetch(self, query: str, *args: Any, timeout: float | None = None) -> list[Any]:
         """All rows. Who asks at the same time as others, in other tasks, goes in one question with them."""
+        assert not self._reads_only or query.startswith("SELECT"), f"a snapshot is only read: {query}"
         place = len(self._waiting)
         self._waiting.append((query, args))
         if self._asking:
