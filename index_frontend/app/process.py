@@ -76,9 +76,7 @@ async def serve(settings: Settings, *, shares_port: bool = False) -> None:
             public=PublicHandler(passing),
             trust=TrustHandler(passing),
             provenance=ProvenanceHandler(passing),
-            files=FileHandler(
-                oracle, store, fills, reporter, max_file_bytes=settings.upstream.max_file_bytes, blocks=blocks
-            ),
+            files=FileHandler(oracle, store, fills, max_file_bytes=settings.upstream.max_file_bytes, blocks=blocks),
             operations=Operations(
                 metrics,
                 missing=readiness.missing,

@@ -54,6 +54,14 @@ class Fills:
             askers.add(asker)
         return flight
 
+    def given(self, wanted: Wanted, held: Held) -> None:
+        """A client was given the stored object. The fetch that has stored it, if it is ending still, tells whence it came."""
+        if wanted.sha256 not in self._flights:
+            self._reporter.asked(wanted.project, wanted.name, held, "cache")
+        elif not wanted.is_metadata:
+            _, askers = self._flights[wanted.sha256]
+            askers.add(Asker(wanted.project, wanted.name))
+
     def through(self, wanted: Wanted, given: Transfer | None = None) -> AbstractAsyncContextManager[Through]:
         """A transfer past the store, for one client; see `fill.through`."""
         return through(self._sources, wanted, given)

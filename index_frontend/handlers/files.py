@@ -12,7 +12,7 @@ from typing import BinaryIO, Final, assert_never
 from aiohttp import web
 
 from index_frontend.blocks import Blocks
-from index_frontend.fill import SMALL_BYTES, Asker, Fills, Reporter, Transfer
+from index_frontend.fill import SMALL_BYTES, Asker, Fills, Transfer
 from index_frontend.handlers.ask import Ask
 from index_frontend.handlers.bodies import SmallBodies
 from index_frontend.handlers.index import matches
@@ -51,7 +51,6 @@ class FileHandler:
         oracle: Oracle,
         store: ContentStore,
         fills: Fills,
-        reporter: Reporter,
         *,
         max_file_bytes: int,
         memory_bytes: int = MEMORY_BYTES,
@@ -61,7 +60,6 @@ class FileHandler:
         self._oracle = oracle
         self._store = store
         self._fills = fills
-        self._reporter = reporter
         self._words = Words(oracle, max_file_bytes=max_file_bytes)
         self._headers = FileHeaders(shared_cache=shared_cache)
         self._bodies = SmallBodies(memory_bytes)
@@ -157,7 +155,7 @@ class FileHandler:
         headers = with_span(self._headers.of(wanted, "cache", verified=True), answer, held.size)
         if ask.head:
             return web.Response(headers=headers)
-        self._served(wanted, held)
+        self._fills.given(wanted, held)
         response = web.StreamResponse(status=answer.status, headers=headers)
         still = partial(self._words.still, ask.path, wanted)
         await send_file(ask.request, response, file, span_of(answer, held.size), still)
@@ -166,7 +164,7 @@ class FileHandler:
     def _small(self, ask: Ask, wanted: Wanted, data: bytes) -> web.Response:
         held = self._store.held(wanted.sha256)
         if held is not None and not ask.head:
-            self._served(wanted, held)
+            self._fills.given(wanted, held)
         return self._in_one_piece(ask, wanted, data, "cache")
 
     def _in_one_piece(self, ask: Ask, wanted: Wanted, data: bytes, source: str) -> web.Response:
@@ -183,10 +181,6 @@ class FileHandler:
     def _described(self, wanted: Wanted, size: int) -> web.Response:
         headers = with_span(self._headers.of(wanted, "upstream", verified=False), answer_range(None, size), size)
         return web.Response(headers=headers)
-
-    def _served(self, wanted: Wanted, held: Held) -> None:
-        """A file that was here before this organisation's clients asked for it is reported when they do."""
-        self._reporter.asked(wanted.project, wanted.name, held, "cache")
 
     # What has to be fetched --------------------------------------------------------------------------------------------
 

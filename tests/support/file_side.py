@@ -183,7 +183,7 @@ async def serving(
         stack.push_async_callback(fills.close)
         reports = asyncio.create_task(reporter.run())
         stack.push_async_callback(_ended, reports)
-        files = FileHandler(oracle, store, fills, reporter, max_file_bytes=MAX_FILE_BYTES, blocks=blocks)
+        files = FileHandler(oracle, store, fills, max_file_bytes=MAX_FILE_BYTES, blocks=blocks)
 
         gateway = GatewayHandler(oracle, store, max_at_once=MAX_AT_ONCE)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import pytest
@@ -253,6 +253,39 @@ async def test_all_who_want_an_object_join_one_fetch_and_are_reported_by_name() 
 
     assert sorted(here.oracle.stored, key=lambda one: one.file) == [report("a.whl"), report("b.whl")]
     assert source.starts == [0]
+
+
+class Lingering(MemoryStore):
+    """Others see what was stored before its writer has left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+
+    @asynccontextmanager
+    async def writer(self, sha256: Sha256) -> AsyncIterator[MemoryWriter | Held | None]:
+        async with super().writer(sha256) as writer:
+            yield writer
+            await self.go.wait()
+
+
+async def test_who_is_given_a_file_in_the_moment_in_which_it_is_stored_changes_nothing_about_whence_it_came() -> None:
+    store = Lingering()
+    async with world(Scripted(), store=store) as here:
+        here.fills.join(wanted(), Asker("mxa", "a.whl"))
+        held = await stored(store)
+        for name in ("a.whl", "b.whl"):
+            here.fills.given(replace(wanted(), name=name), held)
+        store.go.set()
+        async with asyncio.timeout(5):
+            while len(here.oracle.stored) < 2:
+                await asyncio.sleep(0.001)
+        here.fills.given(replace(wanted(), name="c.whl"), held)
+        async with asyncio.timeout(5):
+            while len(here.oracle.stored) < 3:
+                await asyncio.sleep(0.001)
+    told = {report.file: report.source for report in here.oracle.stored}
+    assert told == {"a.whl": "upstream", "b.whl": "upstream", "c.whl": "cache"}
 
 
 async def test_closing_stops_fetches_and_tells_their_readers() -> None:
