@@ -117,7 +117,7 @@ def verdict_now(fault: Fault, claim: Claim, evidence: Evidence, ruling: Ruling, 
         return Verdict.CONTESTED if ruling.rule is Rule.R10 else Verdict.PENDING
     if fault is not Fault.PYPI_DIGEST or not knows or evidence.upstream is Absence.GONE:
         return Verdict.PENDING
-    if ruling.named is not None:  # what was contested is not among what was weighed, so `refute` cannot name it
+    if ruling.named is not None:  # what was refuted is not among what was weighed, so `refute` cannot name it
         return Verdict.DISMISSED if claim.subject == ruling.named else Verdict.UPHELD
     return Verdict.CONFLICT if ruling.rule in CONFLICTING else Verdict.PENDING
 

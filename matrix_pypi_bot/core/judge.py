@@ -40,9 +40,6 @@ class Verdict(enum.Enum):
     PENDING = "PENDING"  # well formed; needs upstream, provenance or the blocks
 
 
-OUT: Final = frozenset({Verdict.UPHELD.value, Verdict.CONTESTED.value})
-"""Results by which the accused statement counts for nothing. In a conflict it goes on counting: it may be what the refusal rests on."""
-
 SUSPENDING: Final = frozenset(
     {Fault.EQUIVOCATION, Fault.CID_RAW, Fault.LOG_FORK, Fault.PROVENANCE, Fault.CID_CONTENT, Fault.PYPI_DIGEST}
 )

@@ -69,7 +69,7 @@ def weigh(
 ) -> dict[FileName, Witnesses]:
     """The witnesses of every file that anybody but this organisation says something of.
 
-    `out` are ids of statements that were refuted or are contested: they count for nothing. `listed` are the files of the project's
+    `out` are ids of statements that count for nothing, for they were refuted or are contested. `listed` are the files of the project's
     page: a maintainer who takes back a version means those too.
     """
     counted, taken_back, withdrawn = _counted(claims, standing, out, listed)

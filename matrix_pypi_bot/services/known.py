@@ -10,7 +10,7 @@ from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.core.index_document import IndexPage
 from matrix_pypi_bot.core.index_file import IndexFile
-from matrix_pypi_bot.core.judge import OUT
+from matrix_pypi_bot.core.judge import Verdict
 from matrix_pypi_bot.core.provenance import Provenances
 from matrix_pypi_bot.core.statement_page import Lists
 from matrix_pypi_bot.ports import Accepted, OverrideRow, VerdictRow
@@ -135,9 +135,22 @@ class Known:
 
     @property
     def out(self) -> frozenset[str]:
-        """Ids of the statements that count for nothing, by the newest word on each accusation of them."""
+        """Ids of the statements that nothing may be served by: refuted, or contested, by the newest word on each accusation of them."""
+        return self.refuted | self._last_judged(Verdict.CONTESTED)
+
+    @property
+    def refuted(self) -> frozenset[str]:
+        """Ids of the statements that are false."""
+        return self._last_judged(Verdict.UPHELD)
+
+    def _last_judged(self, verdict: Verdict) -> frozenset[str]:
         newest = {(row.statement_id, row.fault): row.result for row in self.verdicts}
-        return frozenset(statement_id for (statement_id, _), result in newest.items() if result in OUT)
+        return frozenset(statement_id for (statement_id, _), result in newest.items() if result == verdict.value)
+
+    def can_judge(self, file: FileName) -> bool:
+        """Whether this bot knows itself what the file is: by a page of upstream that is live, or by its own memory."""
+        is_shown = self.view is not None and self.view.state == "live" and file in self.view.page.files
+        return is_shown or file in self.lasting()
 
     @property
     def floor_is_forgotten(self) -> bool:

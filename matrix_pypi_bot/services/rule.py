@@ -263,7 +263,21 @@ def _weighed(known: Known, standing: Standing) -> Mapping[FileName, Witnesses]:
     if not known.claims:
         return {}
     listed = known.view.page.files if known.view is not None else ()
-    return weigh(known.claims, standing, known.out, listed)
+    return weigh(known.claims, standing, _not_counted(known), listed)
+
+
+def _not_counted(known: Known) -> frozenset[str]:
+    """What is contested is held off from what rests on others' word alone. Where it can be judged it counts: else whoever accuses
+    honest organisations while upstream is away would clear the way for an upstream that lies.
+    """
+    out, refuted = known.out, known.refuted
+    if len(out) == len(refuted):
+        return refuted
+    return out - {
+        claim.statement_id
+        for claim in known.claims
+        if claim.statement_id in out and claim.statement_id not in refuted and known.can_judge(claim.file)
+    }
 
 
 def _attested(

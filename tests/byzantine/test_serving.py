@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from matrix_pypi_bot.core.evidence import Mode
+from matrix_pypi_bot.wire.messages import Override
 from tests.byzantine.scenes import AN_HOUR, FALSE, ONE, TWO, away, back, liar, rule, scene, verdicts
 from tests.byzantine.virtual import virtual
 from tests.support.dists import wheel
@@ -78,9 +79,14 @@ async def test_05_06_07_all_others_but_one_lie_while_upstream_is_away(mode: Mode
         await back(world, "orgv")
         await world["orgv"].ask(ONE)
         await world.minutes(10)
-        assert await rule(world["orgv"], ONE) in ("R8", "R5")
-        if log:
-            assert world["orgv"].outcasts == {"orga", "orgb"}
+        # Two say otherwise than upstream, also when they were accused: who is right is not for upstream alone to say.
+        assert await rule(world["orgv"], ONE) == "R5"
+        assert not world["orgv"].outcasts
+        order = Override(action="approve", target=ONE.filename, reason="checked by hand", sha256=ONE.sha256)
+        await world["orgv"].overrides.apply(order)
+        await world.minutes(10)
+        assert await rule(world["orgv"], ONE) == "R8"
+        assert world["orgv"].outcasts == {"orga", "orgb"}
 
 
 @virtual
@@ -125,6 +131,27 @@ async def test_17_upstream_shows_v_alone_another_digest_on_first_contact() -> No
         for name in ("orga", "orgb"):
             assert await rule(world[name], ONE) == "R8"
             assert not world[name].outcasts
+        assert not world.frauds
+
+
+@virtual
+async def test_17_whoever_accuses_those_who_know_the_file_does_not_help_an_upstream_that_lies_to_v_alone() -> None:
+    async with scene("orga", "orgb", "orgv", liars=["orgc"]) as world:
+        await away(world, "orgv")
+        world.publish(ONE, to=["orga", "orgb"])
+        world.publish(FALSE, to=["orgv"])
+        for name in ("orga", "orgb"):
+            assert await rule(world[name], ONE) == "R8"
+        await world.minutes(10)
+        accuser = liar(world, "orgc")
+        for truth in accuser.attestations_heard():
+            accuser.tell(accuser.accusation(truth))
+        await world.minutes(10)
+        assert {(org, "pypi-digest", "CONTESTED") for org in ("orga", "orgb")} <= set(verdicts(world["orgv"]))
+        await back(world, "orgv")
+        assert await rule(world["orgv"], ONE) == "R5"
+        await world.minutes(AN_HOUR)
+        assert not world["orgv"].outcasts
         assert not world.frauds
 
 

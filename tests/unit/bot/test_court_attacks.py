@@ -274,6 +274,29 @@ async def contested(three: Federation, fault: Fault) -> Envelope:
     return truth
 
 
+@pytest.mark.parametrize("fault", [Fault.PYPI_DIGEST, Fault.CID_CONTENT])
+async def test_whoever_accuses_honest_organisations_does_not_clear_the_way_for_an_upstream_that_lies_to_us_alone(
+    tmp_path: Path, fault: Fault
+) -> None:
+    """T4: two organisations know what the file is, and count against upstream although it was away when they were accused."""
+    async with federation(tmp_path, "orga", "orgb", "orgc", "orgd") as made:
+        made.publish(ONE)
+        here = made["orgc"]
+        made.upstream_off("orgc")
+        for name in ("orga", "orgb"):
+            await made[name].serve(ONE)
+            truth = next(e for e in await made[name].said() if b"attestation:v1" in e.payload)
+            await here.take(truth, accusation(made, truth, EVIL.sha256, by="orgd", of=name, fault=fault))
+        assert {result for _, _, result in await here.verdicts(ONE)} == {"CONTESTED"}
+        assert (await here.rule(ONE))[1] is None
+        made.publish(EVIL, to=["orgc"])
+        made.upstream_on("orgc")
+        assert await here.rule(ONE) == ("R5", None)
+        await here.settle()
+        assert await here.rule(ONE) == ("R5", None)
+        assert not here.outcasts
+
+
 async def test_an_accusation_of_a_cid_holds_nothing_up_once_upstream_names_the_digest(three: Federation) -> None:
     truth = await contested(three, Fault.CID_CONTENT)
     here = three["orgc"]
