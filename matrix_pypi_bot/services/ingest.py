@@ -67,9 +67,9 @@ class Ingest:
 
     `intake` keeps the statements and hears, after the commit, of new ones; `bots` are the user ids of pinned organisations' bots. Told
     after the commit: `on_constitution(room key)` of rooms whose constitution may have changed or that such a bot joined;
-    `on_invited(room id, sender)` of invitations; `on_heard(room key, event)` of every event in a room of ours; `on_message(room key,
-    event)` of what people write; `on_put_out()` when somebody put us out of a room; `on_mail()` when something was queued;
-    `on_head(note)` of heads of logs, not verified.
+    `on_bot(room key)` of the latter alone; `on_invited(room id, sender)` of invitations; `on_heard(room key, event)` of every event in
+    a room of ours; `on_message(room key, event)` of what people write; `on_put_out()` when somebody put us out of a room; `on_mail()`
+    when something was queued; `on_head(note)` of heads of logs, not verified.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Ingest:
         on_put_out: Callable[[], None] = lambda: None,
         on_mail: Callable[[], None] = lambda: None,
         on_message: Callable[[str, JsonObject], object] = lambda room, event: None,
+        on_bot: Callable[[str], None] = lambda key: None,
         budgets: RoomBudgets | None = None,
         on_head: Callable[[str], None] = lambda note: None,
         bots: frozenset[str] = frozenset(),
@@ -98,6 +99,7 @@ class Ingest:
         self._reasserter = reasserter
         self._bots = bots
         self._on_heard = on_heard
+        self._on_bot = on_bot
         self._on_put_out = on_put_out
         self._on_mail = on_mail
         self._strangers = Strangers()
@@ -271,7 +273,10 @@ class Ingest:
         self._on_heard(room.key, event)
         if self._puts_us_out(finding):
             self._on_put_out()
-        if (finding.type in WATCHED and event.get("state_key") == "") or self._brings_a_bot(finding):
+        brings_a_bot = self._brings_a_bot(finding)
+        if brings_a_bot:
+            self._on_bot(room.key)
+        if brings_a_bot or (finding.type in WATCHED and event.get("state_key") == ""):
             self._on_constitution(room.key)
         if new and finding.checked is not None:
             self._intake.tell(finding.checked)

@@ -12,7 +12,7 @@ import functools
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from matrix_pypi_bot.core.statements.common import EVENT_PREFIX
@@ -37,7 +37,10 @@ class Unsendable(Problem):
 
 
 class Postman:
-    """`ports.Postman`. Make it in a running loop and have `run()` run; it ends only by being cancelled."""
+    """`ports.Postman`. Make it in a running loop and have `run()` run; it ends only by being cancelled.
+
+    `on_sent(room key, type)` hears of every event that is in its room.
+    """
 
     def __init__(
         self,
@@ -45,9 +48,11 @@ class Postman:
         store: Store,
         homeserver: Homeserver,
         rooms: Rooms,
+        on_sent: Callable[[str, str], None] = lambda room, type: None,
         first_pause_seconds: float = FIRST_PAUSE_SECONDS,
         longest_pause_seconds: float = LONGEST_PAUSE_SECONDS,
     ) -> None:
+        self._on_sent = on_sent
         self._store = store
         self._homeserver = homeserver
         self._rooms = rooms
@@ -162,6 +167,7 @@ class Postman:
         async with self._store.transaction() as t:
             await t.mail.sent(row.n, event_id)
             await self._rooms.note_activity(t, row.room)
+        self._on_sent(row.room, row.type)
         log.info("event sent", extra={"room": row.room, "type": row.type, "event_id": event_id})
 
     async def _send(self, row: OutboxRow) -> str:

@@ -18,6 +18,7 @@ from matrix_pypi_bot.services.homeserver import HomeserverRefused, JsonObject
 from matrix_pypi_bot.services.ingest import Ingest
 from matrix_pypi_bot.services.intake import Intake
 from matrix_pypi_bot.services.invitations import Invitations
+from matrix_pypi_bot.services.latecomers import Latecomers
 from matrix_pypi_bot.services.link import HEARTBEAT_SECONDS, Link
 from matrix_pypi_bot.services.neighbours import FIRST_PAUSE_SECONDS, Neighbours
 from matrix_pypi_bot.services.own import Own
@@ -122,7 +123,8 @@ class MatrixSide:
             grant_seconds=settings.grant_seconds,
         )
         self._queries = AliasQueries(self._rooms, project_exists, server_name=server)
-        self._postman = Postman(store=store, homeserver=homeserver, rooms=self._rooms)
+        self._latecomers = Latecomers(store=store, clock=clock, poke=self.poke)
+        self._postman = Postman(store=store, homeserver=homeserver, rooms=self._rooms, on_sent=self._latecomers.said)
         self._invitations = Invitations(homeserver, server_name=server)
         self._neighbours = Neighbours(
             store=store, homeserver=homeserver, rooms=self._rooms, first_pause_seconds=settings.neighbour_pause_seconds
@@ -162,6 +164,7 @@ class MatrixSide:
             on_head=on_head,
             budgets=budgets,
             on_message=on_message,
+            on_bot=self._latecomers.joined,
         )
         self._link = Link(
             homeserver, bot_mxid=bot, on_up=self._homeserver_is_there, heartbeat_seconds=settings.heartbeat_seconds
@@ -204,7 +207,7 @@ class MatrixSide:
 
     async def run(self) -> None:
         """Does the work until cancelled. Raises Misregistered when the homeserver, once there, does not accept us."""
-        parts = (self._ingest, self._reconciler, self._invitations, self._neighbours, self._link)
+        parts = (self._ingest, self._reconciler, self._invitations, self._neighbours, self._latecomers, self._link)
         async with together() as group:
             for part in parts:
                 group.create_task(part.run(), name=type(part).__name__)
