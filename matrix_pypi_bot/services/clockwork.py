@@ -12,6 +12,7 @@ from matrix_pypi_bot.services.attest import Attester
 from matrix_pypi_bot.services.known import View
 from matrix_pypi_bot.services.projects import Projects
 from matrix_pypi_bot.services.refresh import Refresher
+from matrix_pypi_bot.services.together import together
 from matrix_pypi_bot.wire.names import ProjectName
 from matrix_pypi_bot.wire.problems import Problem
 
@@ -53,7 +54,7 @@ class Clockwork:
 
     async def run(self) -> None:
         """Ticks and goes round until cancelled. A round may wait for upstream; what time alone decides does not."""
-        async with asyncio.TaskGroup() as tasks:
+        async with together() as tasks:
             tasks.create_task(_again_and_again(self._round_seconds, self.go_round))
             tasks.create_task(_again_and_again(TICK_SECONDS, self.tick))
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from matrix_pypi_bot.services.homeserver import Homeserver, HomeserverAway, HomeserverRefused, Place
 from matrix_pypi_bot.services.pauses import Pauses
+from matrix_pypi_bot.services.together import together
 from matrix_pypi_bot.wire.names import InvalidName, ProjectName, probe_alias, room_alias
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Finder:
 
     async def look(self, project: ProjectName) -> list[Found]:
         """What the others have now, in the order in which all would choose. Raises HomeserverAway when our own is gone."""
-        async with asyncio.TaskGroup() as group:
+        async with together() as group:
             asked = [group.create_task(self._ask(peer, probe_alias, project, LOOK_SECONDS)) for peer in self.peers]
         answers = [task.result() for task in asked]
         if gone := next((answer for answer in answers if isinstance(answer, HomeserverAway)), None):

@@ -23,7 +23,7 @@ from matrix_pypi_bot.services.known import Known, View, orders_of
 from matrix_pypi_bot.services.lists import ListShelf
 from matrix_pypi_bot.services.rule import Rulebook
 from matrix_pypi_bot.services.stored_page import rebuilt_view, view_of
-from matrix_pypi_bot.services.together import together
+from matrix_pypi_bot.services.together import Together, together
 from matrix_pypi_bot.wire.digests import sha256_of
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 
@@ -263,7 +263,7 @@ class Projects:
         return replace(known, view=view, lists=lists)
 
     def _ask_provenance(
-        self, group: asyncio.TaskGroup, tables: Transaction, project: ProjectName
+        self, group: Together, tables: Transaction, project: ProjectName
     ) -> tuple[asyncio.Task[dict[FileName, Finding]] | None, asyncio.Task[Pin | None] | None]:
         policy = self.rulebook.proofs.policy
         if policy is None:
@@ -305,7 +305,7 @@ class Projects:
         self._news = asyncio.Event()
 
 
-def _ask_claims(group: asyncio.TaskGroup, ledger: Ledger, project: ProjectName) -> _Claims:
+def _ask_claims(group: Together, ledger: Ledger, project: ProjectName) -> _Claims:
     return _Claims(
         group.create_task(ledger.claims(project)),
         group.create_task(ledger.verdicts(project)),

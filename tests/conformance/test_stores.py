@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import asyncpg
 import pytest
 from mautrix.util.async_db import Database, UpgradeTable
 
-from matrix_pypi_bot.adapters.database import ledger, log
+from matrix_pypi_bot.adapters.database import engine, ledger, log
 from matrix_pypi_bot.adapters.database.engine import OWNER, DatabaseStore, open_store
 from matrix_pypi_bot.adapters.database.packing import pack
 from matrix_pypi_bot.adapters.database.upgrade import v00_first, v01_rules
@@ -301,6 +302,25 @@ async def test_a_question_that_fails_fails_those_asked_with_it_and_nobody_after(
                         group.create_task(asking)
     async with store.transaction(reads_only=reads_only) as tables:
         assert await tables.ledger.accepted(MXA) == {}
+
+
+async def test_what_is_asked_after_a_transaction_could_not_begin_is_not_kept_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite: each statement outside of a transaction would be one of its own."""
+    patience = [command for command in engine._SQLITE_ARGS["init_commands"] if "busy_timeout" not in command]
+    monkeypatch.setitem(engine._SQLITE_ARGS, "init_commands", [*patience, "PRAGMA busy_timeout = 1"])
+    async with open_store(f"sqlite:{tmp_path}/bot.db") as store:
+        with contextlib.closing(sqlite3.connect(tmp_path / "bot.db", isolation_level=None)) as somebody:
+            somebody.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreAway):
+                async with store.transaction() as tables:
+                    with pytest.raises(sqlite3.OperationalError, match="locked"):
+                        await tables.ledger.accepted(MXA)
+                    somebody.execute("ROLLBACK")
+                    await tables.views.change(MXA, "revision", (), at_ms=1)
+        async with store.transaction() as tables:
+            assert await tables.views.changes(0, 9) == []
 
 
 @pytest.mark.parametrize("steps", range(6))

@@ -94,12 +94,25 @@ class Bot:
         await self.until(empty, "the outbox is empty")
 
     async def until_kept(self, project: str, files: set[str], *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-        async def kept() -> bool:
-            async with self.store.transaction() as t:
-                return {str(row.file) for row in await t.ledger.attestations(ProjectName(project))} >= files
+        """Waits as long as there is more every now and then: hundreds of statements take their time on a busy machine."""
+        kept = await self.kept(project)
+        while not kept >= files:
+            before = kept
 
-        what = f"{self.organisation.name} keeps {len(files)} statements about {project}"
-        await self.until(kept, what, timeout_seconds=timeout_seconds)
+            async def more() -> bool:
+                nonlocal kept
+                kept = await self.kept(project)
+                return kept != before  # noqa: B023 - awaited at once
+
+            missing = (
+                f"{len(files - before)} of {len(files)} statements about {project} come to {self.organisation.name}"
+            )
+            await self.until(more, missing, timeout_seconds=timeout_seconds)
+
+    async def kept(self, project: str) -> set[str]:
+        """The files of the project that it knows attestations of."""
+        async with self.store.transaction() as t:
+            return {str(row.file) for row in await t.ledger.attestations(ProjectName(project))}
 
     async def room(self, key: str, *, lost: bool = False) -> RoomRow:
         """The room with this key, waited for."""

@@ -10,12 +10,13 @@ import asyncio
 import functools
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 from mautrix.util.async_db import Connection
 
 _BEGIN: Final = "BEGIN IMMEDIATE"
+_SNAPSHOT: Final = "BEGIN"
 _PARAMETER: Final = re.compile(r"\$([0-9]+)")
 
 Statement = tuple[str, Sequence[Any]]
@@ -115,15 +116,15 @@ def _fail(answers: _Answers, error: BaseException) -> None:
     answers.cancel()
 
 
-def _all_of(connection: sqlite3.Connection, statements: Iterable[Statement]) -> list[list[Any]]:
+def _all_of(connection: sqlite3.Connection, statements: Sequence[Statement]) -> list[list[Any]]:
+    if not connection.in_transaction and statements[0][0] not in (_BEGIN, _SNAPSHOT):
+        # It could not be begun, which somebody else was told: what comes later must not become durable by itself.
+        raise sqlite3.OperationalError("there is no transaction")
     return [connection.execute(query, args).fetchall() for query, args in statements]
 
 
-def _snapshot(connection: sqlite3.Connection, statements: Iterable[Statement]) -> list[list[Any]]:
-    connection.execute("BEGIN")
-    rows = _all_of(connection, statements)
-    connection.execute("COMMIT")
-    return rows
+def _snapshot(connection: sqlite3.Connection, statements: Sequence[Statement]) -> list[list[Any]]:
+    return _all_of(connection, [(_SNAPSHOT, ()), *statements, ("COMMIT", ())])[1:-1]
 
 
 @functools.lru_cache(maxsize=512)
