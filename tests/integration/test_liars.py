@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.dists import Dist, wheel
+from tests.support.fake_sigstore import GITHUB, FakeSigstore
 from tests.support.federated import (
     LEARNT_SECONDS,
     approve,
@@ -32,6 +33,7 @@ from tests.support.organisations import Organisations, running_organisations
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
+SIGSTORE = FakeSigstore()
 FIVE = ("orga", "orgb", "orgc", "orgd", "orge")
 
 
@@ -46,6 +48,16 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organisatio
 def organisations(federation: Organisations) -> Iterator[Organisations]:
     yield federation
     federation.mend()
+
+
+@pytest.fixture
+def publisher_known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Organisations]:
+    """Three organisations, A and B shown another upstream than C, which trusts the Sigstore of these tests."""
+    home = tmp_path_factory.mktemp("publisher") / "home"
+    (home / "orgc").mkdir(parents=True)
+    (home / "orgc/trusted_root.json").write_bytes(SIGSTORE.trusted_root())
+    with running_organisations(home, liars=("orga", "orgb")) as organisations:
+        yield organisations
 
 
 @pytest.fixture
@@ -171,6 +183,28 @@ def test_what_two_liars_agree_on_is_refused_at_once_and_settled_by_an_operator_o
     for honest in (c, d, e):
         assert honest.file(dist).body == dist.content
         assert honest.get(block).status in (404, 410)
+
+
+def test_what_two_liars_agree_on_is_settled_by_what_a_publisher_signed_whom_the_honest_one_knew_before(
+    publisher_known: Organisations,
+) -> None:
+    a, b, c = publisher_known.members
+    before, dist, evil = wheel("mx", "1.0"), wheel("mx", "2.0"), wheel("mx", "2.0", salt="evil")
+    upstream, door = publisher_known.upstream, publisher_known.doors["orgc"]
+    upstream.prove(before, SIGSTORE.provenance(GITHUB, before.filename, before.sha256))
+    serve(c, before)
+    door.off()
+    publisher_known.lies.publish(evil)
+    for liar in (a, b):
+        serve(liar, evil)
+    wait_until_attested(c, dist, a, b)
+    upstream.prove(dist, SIGSTORE.provenance(GITHUB, dist.filename, dist.sha256))
+    door.on()
+    wait_until_rule(c, dist, "R8")
+    assert c.file(dist).body == dist.content
+    for liar in (a, b):
+        wait_until_judged(c, dist, "pypi-digest", "UPHELD", of=liar)
+        assert "its key is suspended" in told(c, dist)
 
 
 def assert_refused(member: Member, dist: Dist, by: str) -> None:

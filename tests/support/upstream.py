@@ -113,7 +113,7 @@ class Upstream:
         """Lists a file with this provenance document, which lies on the file host; `told` as in `publish`."""
         path = f"/integrity/{dist.project}/{dist.filename}"
         self._files[path] = document
-        self.publish(dist, provenance=self.files_origin + path, **told)
+        self.publish(dist, provenance=path, **told)
 
     def listing(self, project: str) -> pages.Listing:
         """The project's listing, to change what its page says; made when there is none."""

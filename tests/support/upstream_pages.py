@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urljoin
 
 from tests.support.dists import Dist
 
@@ -97,7 +98,7 @@ def _file_json(entry: Entry, files_url: str) -> dict[str, Any]:
         "yanked": entry.yanked,
         "core-metadata": core,
         "data-dist-info-metadata": core,
-        "provenance": entry.provenance,
+        "provenance": None if entry.provenance is None else urljoin(files_url, entry.provenance),
     }
     if entry.upload_time is not None:
         told["upload-time"] = entry.upload_time
@@ -114,7 +115,7 @@ def _anchor(entry: Entry, files_url: str) -> str:
     if entry.yanked is not False:
         attributes["data-yanked"] = "" if entry.yanked is True else entry.yanked
     if entry.provenance is not None:
-        attributes["data-provenance"] = entry.provenance
+        attributes["data-provenance"] = urljoin(files_url, entry.provenance)
     spelled = " ".join(f'{name}="{html.escape(text)}"' for name, text in attributes.items())
     return f"<a {spelled}>{html.escape(dist.filename)}</a><br>"
 
