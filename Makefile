@@ -10,12 +10,12 @@ ARGS =
 # make simulate SEEDS=20
 SEEDS = 300
 
-.PHONY: help setup run test check bench simulate lock format clean
+.PHONY: help setup run test lint check bench simulate lock format clean
 
 help:
 	@echo "make run     start homeserver, bot and frontend here; prints the line to give pip"
 	@echo "make test    every test: unit, conformance, integration with real Synapse, pip and uv"
-	@echo "make check   formatter, linter, types, import rules, unit tests; two or three minutes"
+	@echo "make check   formatter, linter, types, import rules (make lint), unit tests; two or three minutes"
 	@echo "make bench   the project's own benchmarks; BENCH=DIR compares with other proxies"
 	@echo "make simulate   liars, cut paths and outages by the thousand, into docs/protocol/simulation.md; SEEDS=20 for fewer"
 	@echo "make setup   make .venv with all of the above; the others call it"
@@ -38,11 +38,13 @@ run: setup
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: setup
+lint: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+check: lint
 	@$(BIN)/python -m pytest -q -m "not integration and not internet" tests/unit $(ARGS)
 
 bench: setup

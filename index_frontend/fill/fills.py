@@ -55,12 +55,9 @@ class Fills:
         return flight
 
     def given(self, wanted: Wanted, held: Held) -> None:
-        """A client was given the stored object. The fetch that has stored it, if it is ending still, tells whence it came."""
-        if wanted.sha256 not in self._flights:
-            self._reporter.asked(wanted.project, wanted.name, held, "cache")
-        elif not wanted.is_metadata:
-            _, askers = self._flights[wanted.sha256]
-            askers.add(Asker(wanted.project, wanted.name))
+        """A client was given the stored object, as the fetch that has stored it may be ending still: it knows whence it came."""
+        flight, _ = self._flights.get(wanted.sha256, (None, ()))
+        self._reporter.asked(wanted.project, wanted.name, held, "cache" if flight is None else flight.source)
 
     def through(self, wanted: Wanted, given: Transfer | None = None) -> AbstractAsyncContextManager[Through]:
         """A transfer past the store, for one client; see `fill.through`."""

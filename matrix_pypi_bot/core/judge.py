@@ -40,6 +40,12 @@ class Verdict(enum.Enum):
     PENDING = "PENDING"  # well formed; needs upstream, provenance or the blocks
 
 
+UNDECIDED: Final = frozenset({Verdict.CONTESTED.value, Verdict.CONFLICT.value})
+"""Results that other evidence may change. Where upstream or the own memory tells of the file, the statement is weighed all the same."""
+
+UNSERVABLE: Final = UNDECIDED | {Verdict.UPHELD.value}
+"""Results by which no file is served on the word of the accused statement."""
+
 SUSPENDING: Final = frozenset(
     {Fault.EQUIVOCATION, Fault.CID_RAW, Fault.LOG_FORK, Fault.PROVENANCE, Fault.CID_CONTENT, Fault.PYPI_DIGEST}
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 from matrix_pypi_bot.core.claims import Claim, claims_of
 from matrix_pypi_bot.core.court import Finding, OtherBytes, doubts, findings, reviews, verdict_now
@@ -17,7 +16,8 @@ from matrix_pypi_bot.core.decide import Ruling
 from matrix_pypi_bot.core.envelope import Envelope, StatementId
 from matrix_pypi_bot.core.evidence import Evidence, Live
 from matrix_pypi_bot.core.instants import Instant
-from matrix_pypi_bot.core.judge import SUSPENDING, Verdict, raw_cid_lie
+from matrix_pypi_bot.core.judge import SUSPENDING, UNDECIDED, Verdict, raw_cid_lie
+from matrix_pypi_bot.core.keyring import MAINTAINER_ORG
 from matrix_pypi_bot.core.signers import WATCHER, Keyid
 from matrix_pypi_bot.core.statements import read_statement
 from matrix_pypi_bot.core.statements.attestation import Attestation
@@ -36,8 +36,6 @@ from matrix_pypi_bot.services.signing import Voice
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 
 log = logging.getLogger(__name__)
-
-_OPEN: Final = frozenset({Verdict.CONTESTED.value, Verdict.CONFLICT.value})
 
 
 @dataclass(slots=True)
@@ -158,7 +156,8 @@ class Court:
                 tables, session, finding.accused, finding.fault, Verdict.UPHELD, finding.reason, evidence_id=refutation
             )
         for doubt in doubts(session.witnesses, session.rulings):
-            if session.judged.newest(doubt.accused.statement_id, doubt.fault) is None:
+            # What others accused before is said all the same: liars who accuse each other would silence whoever looks.
+            if session.judged.newest(doubt.accused.statement_id, doubt.fault) in (None, Verdict.CONTESTED.value):
                 refutation = await self._refute(tables, session, doubt)
                 await self._keep(
                     tables, session, doubt.accused, doubt.fault, Verdict.CONFLICT, doubt.reason, evidence_id=refutation
@@ -209,8 +208,9 @@ class Court:
         newest = session.judged.newest(accused.statement_id, fault)
         if (
             verdict is Verdict.PENDING
-            and newest in (None, Verdict.CONFLICT.value)
+            and newest is None
             and self._may_contest(row)
+            and accused.org != MAINTAINER_ORG  # nothing is served by a maintainer's word alone, but much is refused
             and not self._names(session, accused)
             and accused.file not in session.known.lasting()
         ):
@@ -234,7 +234,7 @@ class Court:
         for (statement_id, fault), result in session.judged.newest_of_all().items():
             accused = claims.get(StatementId(statement_id))
             is_wrong = result == Verdict.UPHELD.value and fault is Fault.PYPI_DIGEST
-            if accused is None or not (is_wrong or result in _OPEN):
+            if accused is None or not (is_wrong or result in UNDECIDED):
                 continue
             verdict, evidence_id, reason = self._verdict_now(session, accused, fault), None, "by what upstream says"
             if verdict is Verdict.PENDING and self._names(session, accused):

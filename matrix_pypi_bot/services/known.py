@@ -10,7 +10,7 @@ from matrix_pypi_bot.core.claims import Claim
 from matrix_pypi_bot.core.cooldown import Sight
 from matrix_pypi_bot.core.index_document import IndexPage
 from matrix_pypi_bot.core.index_file import IndexFile
-from matrix_pypi_bot.core.judge import Verdict
+from matrix_pypi_bot.core.judge import UNSERVABLE, Verdict
 from matrix_pypi_bot.core.provenance import Provenances
 from matrix_pypi_bot.core.statement_page import Lists
 from matrix_pypi_bot.ports import Accepted, OverrideRow, VerdictRow
@@ -135,22 +135,17 @@ class Known:
 
     @property
     def out(self) -> frozenset[str]:
-        """Ids of the statements that nothing may be served by: refuted, or contested, by the newest word on each accusation of them."""
-        return self.refuted | self._last_judged(Verdict.CONTESTED)
+        """Ids of the statements that nothing may be served by: by the newest word on them refuted, contested or in conflict."""
+        return self._last_judged(UNSERVABLE)
 
     @property
     def refuted(self) -> frozenset[str]:
         """Ids of the statements that are false."""
-        return self._last_judged(Verdict.UPHELD)
+        return self._last_judged(frozenset({Verdict.UPHELD.value}))
 
-    def _last_judged(self, verdict: Verdict) -> frozenset[str]:
+    def _last_judged(self, results: frozenset[str]) -> frozenset[str]:
         newest = {(row.statement_id, row.fault): row.result for row in self.verdicts}
-        return frozenset(statement_id for (statement_id, _), result in newest.items() if result == verdict.value)
-
-    def can_judge(self, file: FileName) -> bool:
-        """Whether this bot knows itself what the file is: by a page of upstream that is live, or by its own memory."""
-        is_shown = self.view is not None and self.view.state == "live" and file in self.view.page.files
-        return is_shown or file in self.lasting()
+        return frozenset(statement_id for (statement_id, _), result in newest.items() if result in results)
 
     @property
     def floor_is_forgotten(self) -> bool:

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from cachetools import TTLCache
 
-from matrix_pypi_bot.ports import Clock, Store, StoreAway
+from matrix_pypi_bot.ports import Clock, Store
 
 log = logging.getLogger(__name__)
 
@@ -22,34 +23,42 @@ TIE: Final = "org.matrix.dummy_event"
 """Synapse's own type for an event that only ties others together; clients do not show it."""
 
 SAME_MOMENT_SECONDS: Final = 60.0  # a word and a join that are less apart may have crossed
-AFTER_SECONDS: Final = (
-    5.0,
-    60.0,
-)  # the second one for a joiner that was busy with a large room when the first one came
+SOON_SECONDS: Final = 5.0
+LATER_SECONDS: Final = 60.0  # for a joiner that was busy with a large room when the first one came
+APART_SECONDS: Final = 30.0  # so often at most is one said soon, whoever comes and goes
 MAX_REMEMBERED: Final = 10_000  # rooms
 
 
-class Latecomers:
-    """Make it in a running loop and have `run()` run. `poke()` is called when something was queued."""
+@dataclass(slots=True)
+class _Due:
+    """Moments of the event loop; the next one comes soon unless it was just said."""
 
-    def __init__(
-        self,
-        *,
-        store: Store,
-        clock: Clock,
-        poke: Callable[[], None],
-        same_moment_seconds: float = SAME_MOMENT_SECONDS,
-        after_seconds: tuple[float, ...] = AFTER_SECONDS,
-    ) -> None:
+    later: float
+    soon: float | None
+
+    @property
+    def next(self) -> float:
+        return self.later if self.soon is None else min(self.soon, self.later)
+
+
+class Latecomers:
+    """Make it in a running loop and have `run()` run. `poke()` is called when something was queued.
+
+    What is due is lost by a restart.
+    """
+
+    def __init__(self, *, store: Store, clock: Clock, poke: Callable[[], None]) -> None:
         self._store = store
         self._clock = clock
         self._poke = poke
-        self._after_seconds = after_seconds
         self._loop = asyncio.get_running_loop()
-        self._said: TTLCache[str, bool] = TTLCache(MAX_REMEMBERED, same_moment_seconds, self._loop.time)
-        self._joined: TTLCache[str, bool] = TTLCache(MAX_REMEMBERED, same_moment_seconds, self._loop.time)
-        self._due: dict[str, list[float]] = {}
+        self._said, self._joined = self._remembered(SAME_MOMENT_SECONDS), self._remembered(SAME_MOMENT_SECONDS)
+        self._tied = self._remembered(APART_SECONDS)
+        self._due: dict[str, _Due] = {}
         self._wake = asyncio.Event()
+
+    def _remembered(self, seconds: float) -> TTLCache[str, bool]:
+        return TTLCache(MAX_REMEMBERED, seconds, self._loop.time)
 
     def said(self, room: str, type: str) -> None:
         """An event of ours is in the room with this key."""
@@ -63,35 +72,39 @@ class Latecomers:
         self._look(room)
 
     def _look(self, room: str) -> None:
-        """What is due already is enough for everybody who comes meanwhile."""
-        if room in self._said and room in self._joined and room not in self._due and len(self._due) < MAX_REMEMBERED:
-            now = self._loop.time()
-            self._due[room] = [now + seconds for seconds in self._after_seconds]
-            self._wake.set()
+        if room not in self._said or room not in self._joined:
+            return
+        if room not in self._due and len(self._due) >= MAX_REMEMBERED:
+            return
+        now = self._loop.time()
+        due = self._due.setdefault(room, _Due(now, None))
+        due.later = now + LATER_SECONDS
+        if due.soon is None and room not in self._tied:
+            due.soon = now + SOON_SECONDS
+        self._wake.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             self._wake.clear()
             now = self._loop.time()
-            for room in [room for room, moments in self._due.items() if moments[0] <= now]:
-                await self._tie(room)
-            seconds = min((moments[0] - self._loop.time() for moments in self._due.values()), default=None)
+            for room in [room for room, due in self._due.items() if due.next <= now]:
+                await self._tie(room, now)
+            seconds = min((due.next - self._loop.time() for due in self._due.values()), default=None)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._wake.wait()
 
-    async def _tie(self, room: str) -> None:
-        moments = self._due[room]
-        del moments[0]
-        if not moments:
+    async def _tie(self, room: str, now: float) -> None:
+        due = self._due[room]
+        due.soon = None
+        if due.later <= now:
             del self._due[room]
+        self._tied[room] = True
         try:
             async with self._store.transaction() as t:
                 await t.mail.send(room, TIE, None, b"{}", self._clock.now_ms())
-        except StoreAway as problem:
-            log.warning(
-                "what was said during a join is not followed up", extra={"room": room, "reason": problem.detail}
-            )
+        except Exception:  # whatever it is: logs bring what is missing, and nobody else is to wait for this
+            log.exception("what was said during a join is not followed up", extra={"room": room})
             return
         self._poke()

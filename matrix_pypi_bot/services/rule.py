@@ -267,16 +267,20 @@ def _weighed(known: Known, standing: Standing) -> Mapping[FileName, Witnesses]:
 
 
 def _not_counted(known: Known) -> frozenset[str]:
-    """What is contested is held off from what rests on others' word alone. Where it can be judged it counts: else whoever accuses
-    honest organisations while upstream is away would clear the way for an upstream that lies.
+    """What is contested or in conflict is held off from what rests on others' word alone. Where it can be judged it counts: else
+    whoever accuses honest organisations while upstream is away would clear the way for an upstream that lies.
     """
     out, refuted = known.out, known.refuted
     if len(out) == len(refuted):
         return refuted
+    shown = known.view.page.files if known.view is not None and known.view.state == "live" else {}
+    lasting = known.lasting()
     return out - {
         claim.statement_id
         for claim in known.claims
-        if claim.statement_id in out and claim.statement_id not in refuted and known.can_judge(claim.file)
+        if claim.statement_id in out
+        and claim.statement_id not in refuted
+        and (claim.file in shown or claim.file in lasting)
     }
 
 

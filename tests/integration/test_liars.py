@@ -192,9 +192,9 @@ def test_what_two_liars_agree_on_is_settled_by_what_a_publisher_signed_whom_the_
     before, dist, evil = wheel("mx", "1.0"), wheel("mx", "2.0"), wheel("mx", "2.0", salt="evil")
     upstream, door = publisher_known.upstream, publisher_known.doors["orgc"]
     upstream.prove(before, SIGSTORE.provenance(GITHUB, before.filename, before.sha256))
+    publisher_known.lies.publish(before, evil)  # before they hear of the project, and look
     serve(c, before)
     door.off()
-    publisher_known.lies.publish(evil)
     for liar in (a, b):
         serve(liar, evil)
     wait_until_attested(c, dist, a, b)

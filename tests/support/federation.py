@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -71,6 +71,7 @@ class Trusting:
     acks_missing_allowed: int = 0
     keep_removed: bool = False
     verification: Verification | None = None
+    maintainers: Mapping[ProjectName, frozenset[str]] | None = None
 
 
 class Participant:
@@ -100,6 +101,7 @@ class Participant:
             pinned=[organisation(other).pinned for other in others],
             quorum=trust.quorum,
             acks_missing_allowed=trust.acks_missing_allowed,
+            maintainers=trust.maintainers,
             on_change=lambda organisations: self.docket.reconsider(organisations),
         )
         self.projects = Projects(

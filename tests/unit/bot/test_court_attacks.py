@@ -13,6 +13,8 @@ import pytest
 
 from matrix_pypi_bot.adapters.database import claims as claim_tables
 from matrix_pypi_bot.core.envelope import Envelope
+from matrix_pypi_bot.core.events import sign_statement
+from matrix_pypi_bot.core.evidence import Mode
 from matrix_pypi_bot.core.instants import Instant
 from matrix_pypi_bot.core.statements import read_statement
 from matrix_pypi_bot.core.statements.attestation import Attestation, Source
@@ -23,6 +25,7 @@ from matrix_pypi_bot.ports import StoreAway, Wrong
 from matrix_pypi_bot.services import accusations
 from matrix_pypi_bot.services.docket import Docket
 from matrix_pypi_bot.services.keys import ensure_manifest, newest, publish
+from matrix_pypi_bot.wire.digests import Sha256
 from matrix_pypi_bot.wire.messages import Override
 from matrix_pypi_bot.wire.names import ProjectName
 from tests.support.dists import Dist, wheel
@@ -67,7 +70,7 @@ async def test_an_attestation_for_another_index_cannot_be_accused_by_what_this_o
 def accusation(
     three: Federation, accused: Envelope, sha256: str, *, by: str, of: str = "orga", fault: Fault = Fault.PYPI_DIGEST
 ) -> Envelope:
-    """By one organisation, that another's attestation is false."""
+    """By one organisation, that an attestation of another one, or by the key with this id, is false."""
     accuser, now = three[by], Instant.of_ms(three.clock.now_ms())
     shown = Evidence(envelopes=(accused.to_json(),))
     return accuser.sign(
@@ -76,7 +79,7 @@ def accusation(
             fault=fault,
             project="mxa",
             file=ONE.filename,
-            accused=three[of].organisation.mirror.keyid,
+            accused=three[of].organisation.mirror.keyid if of in three.by_name else of,
             observed=now,
             reporter=SignedBy(org=by, key=accuser.organisation.mirror.keyid),
             evidence=shown if fault is Fault.CID_CONTENT else msgspec.structs.replace(shown, sha256=sha256, at=now),
@@ -295,6 +298,75 @@ async def test_whoever_accuses_honest_organisations_does_not_clear_the_way_for_a
         await here.settle()
         assert await here.rule(ONE) == ("R5", None)
         assert not here.outcasts
+
+
+@pytest.mark.parametrize("accused", ["before upstream is back", "after it is back"])
+async def test_what_is_in_conflict_is_not_served_when_upstream_is_away_again_whatever_was_heard_first(
+    tmp_path: Path, accused: str
+) -> None:
+    async with federation(tmp_path, "orga", "orgb", "orgc", "orgd", mode=Mode.KOFN) as made:
+        made.publish(ONE)
+        here = made["orgc"]
+        made.upstream_off("orgc")
+        lies = {name: made[name].lie(EVIL) for name in ("orga", "orgb")}
+        accusations = [accusation(made, lie, ONE.sha256, by="orgd", of=name) for name, lie in lies.items()]
+        await here.take(*lies.values())
+        if accused == "before upstream is back":
+            await here.take(*accusations)
+        made.upstream_on("orgc")
+        assert (await here.decide(ONE)).rule == "R5"
+        await here.settle()
+        await here.take(*accusations)
+        assert {result for _, _, result in (await here.verdicts(ONE))[-2:]} == {"CONFLICT"}
+        made.upstream_off("orgc")
+        made.clock.pass_seconds(3_600)
+        assert (await here.rule(ONE))[1] is None
+        await here.settle()
+        assert (await here.rule(ONE))[1] is None
+        many = len(await here.verdicts(ONE))
+        made.upstream_on("orgc")
+        assert (await here.decide(ONE)).rule == "R5"
+        await here.settle()
+        assert len(await here.verdicts(ONE)) == many
+
+
+async def test_a_maintainers_word_is_not_taken_off_the_scales_by_an_accusation(tmp_path: Path) -> None:
+    """J8: an accuser may keep a file from being served, and must not have another one served."""
+    maintainer = key("maintainer")
+    known = {ProjectName("mxa"): frozenset({maintainer.public.hex()})}
+    async with federation(tmp_path, "orga", "orgb", "orgc", "orgd", mode=Mode.KOFN, maintainers=known) as made:
+        here = made["orgc"]
+        made.publish(ONE)
+        made.upstream_off()
+        told = read_statement(made["orga"].lie(ONE).payload, Attestation).predicate
+        assert isinstance(told, Attestation)
+        signer = SignedBy(org="maint", key=maintainer.keyid)
+        own_build = msgspec.structs.replace(told, signer=signer, source=Source(kind="build", method="bytes"))
+        built = sign_statement({ONE.filename: Sha256(ONE.sha256)}, own_build, maintainer)
+        await here.take(built, made["orga"].lie(EVIL), made["orgb"].lie(EVIL))
+        assert await here.rule(ONE) == ("R16", None)
+        for fault in (Fault.CID_CONTENT, Fault.PYPI_DIGEST):
+            await here.take(accusation(made, built, EVIL.sha256, by="orgd", of=maintainer.keyid, fault=fault))
+            assert await here.rule(ONE) == ("R16", None)
+
+
+async def test_liars_who_accuse_each_other_first_do_not_silence_whoever_looks(tmp_path: Path) -> None:
+    async with federation(tmp_path, "orga", "orgb", "orgc", "orgd", mode=Mode.KOFN) as made:
+        made.publish(ONE)
+        here, other = made["orgc"], made["orgd"]
+        made.upstream_off("orgc", "orgd")
+        lies = {name: made[name].lie(EVIL) for name in ("orga", "orgb")}
+        each_other = {"orga": "orgb", "orgb": "orga"}
+        await here.take(*lies.values())
+        await here.take(*(accusation(made, lie, ONE.sha256, by=each_other[of], of=of) for of, lie in lies.items()))
+        made.upstream_on("orgc")
+        assert (await here.decide(ONE)).rule == "R5"
+        await here.settle()
+        assert len([e for e in await here.said() if b"refutation:v1" in e.payload]) == 2
+        await other.take(*lies.values())
+        assert await other.rule(ONE) == ("R19", EVIL.sha256)
+        await other.hear(here)
+        assert (await other.rule(ONE))[1] is None
 
 
 async def test_an_accusation_of_a_cid_holds_nothing_up_once_upstream_names_the_digest(three: Federation) -> None:

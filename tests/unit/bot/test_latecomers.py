@@ -93,7 +93,24 @@ async def test_whoever_comes_and_goes_all_the_time_makes_us_say_no_more_than_two
             world.late.said(FLASK, ATTESTATION)
             await asyncio.sleep(1)
 
-    assert len((await lived(story)).tied()) <= 20
+    assert 10 <= len((await lived(story)).tied()) <= 20
+
+
+@pytest.mark.parametrize("seconds", [1, 4.9, 5.1, 20, 59.9, 70])
+@virtual
+async def test_who_joins_after_another_one_is_tied_no_sooner_than_it_takes_him_to_be_there(seconds: float) -> None:
+    async def story(world: World) -> None:
+        world.late.said(FLASK, ATTESTATION)
+        world.late.joined(FLASK)
+        await asyncio.sleep(seconds - 0.1)
+        world.late.said(FLASK, ATTESTATION)
+        world.late.joined(FLASK)
+        await asyncio.sleep(5)
+        before = len(world.tied())
+        await asyncio.sleep(70)
+        assert len(world.tied()) > before
+
+    await lived(story)
 
 
 @virtual
