@@ -25,7 +25,7 @@ from tests.support.federated import (
     wait_until_attested,
     wait_until_rule,
 )
-from tests.support.ledgers import attestations, ledger_of
+from tests.support.ledgers import attestations, copied, leaves, ledger_of
 from tests.support.matrix import MatrixRefusal, MatrixUser
 from tests.support.member import Member
 from tests.support.organisations import Organisations
@@ -164,6 +164,12 @@ def test_who_is_restored_from_an_old_backup_says_nothing_new_in_the_place_of_wha
         wait_until_attested(member, lost, b)
         wait_until(
             lambda member=member: len(attestations(ledger_of(member), name, "orgb")) == 2, f"{member.name} has it"
+        )
+        # What a room alone has cannot be put back into a log: nobody else has seen its place there.
+        wait_until(
+            lambda member=member: copied(ledger_of(member), "orgb") == leaves(ledger_of(b)),
+            f"{member.name} has a copy of the log",
+            timeout_seconds=LEARNT_SECONDS,
         )
     with b.down("bot"):
         forget(b)

@@ -32,6 +32,17 @@ def claims(database: Path | str, project: str, org: str) -> list[str]:
     return _column(database, f"SELECT statement_id FROM claim WHERE {where}")
 
 
+def leaves(database: Path | str) -> int:
+    """How many statements the organisation's own log has."""
+    return int(_column(database, "SELECT count(*) FROM log_leaf")[0])
+
+
+def copied(database: Path | str, org: str) -> int:
+    """How many of them the copy of another organisation's log has."""
+    where = f"copy_id IN (SELECT id FROM peer_copy WHERE org = '{org}')"
+    return int(_column(database, f"SELECT coalesce(max(size), 0) FROM peer_head WHERE {where}")[0])
+
+
 def unsent(database: Path | str) -> int:
     """How many events wait to be sent into rooms."""
     return len(_column(database, "SELECT n FROM outbox WHERE status = 'queued'"))
