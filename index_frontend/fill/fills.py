@@ -55,7 +55,7 @@ class Fills:
         return flight
 
     def given(self, wanted: Wanted, held: Held) -> None:
-        """A client was given the stored object, as the fetch that has stored it may be ending still: it knows whence it came."""
+        """A client was given the stored object. The fetch that has stored it may be ending still: then it knows whence it came."""
         flight, _ = self._flights.get(wanted.sha256, (None, ()))
         self._reporter.asked(wanted.project, wanted.name, held, "cache" if flight is None else flight.source)
 

@@ -15,9 +15,9 @@ from matrix_pypi_bot.core.envelope import read_envelope
 from matrix_pypi_bot.core.evidence import Mode
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from tests.byzantine.liars import Liar
-from tests.byzantine.virtual import run_virtual
 from tests.byzantine.world import Node, World, new_world
 from tests.support.dists import Dist, wheel
+from tests.support.virtual import run_virtual
 
 PROJECTS: Final = ("mxa", "mxb", "mxc", "mxd")
 FILES: Final = tuple(wheel(project, f"{number}.0") for project in PROJECTS for number in (1, 2, 3))

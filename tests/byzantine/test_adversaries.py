@@ -15,10 +15,10 @@ from matrix_pypi_bot.core.statements.keys import Revoked
 from matrix_pypi_bot.core.statements.refutation import Fault
 from tests.byzantine.liars import Liar
 from tests.byzantine.scenes import liar, scene, statements
-from tests.byzantine.virtual import run_virtual
 from tests.byzantine.world import World
 from tests.support.bot_world import START_MS
 from tests.support.dists import wheel
+from tests.support.virtual import run_virtual
 
 FILES: Final = (wheel("mxa", "1.0"), wheel("mxa", "2.0"), wheel("mxb", "1.0"))
 FALSE: Final = tuple(wheel(dist.project, dist.version, salt="false") for dist in FILES)

@@ -12,9 +12,9 @@ from matrix_pypi_bot.core.statements.keys import Revoked
 from matrix_pypi_bot.core.statements.refutation import Fault
 from matrix_pypi_bot.wire.cids import CidBuilder
 from tests.byzantine.scenes import AN_HOUR, FALSE, ONE, OTHER, TWO, away, back, liar, rule, scene, statements, verdicts
-from tests.byzantine.virtual import VirtualClock, virtual
 from tests.support.bot_world import START_MS
 from tests.support.dists import wheel
+from tests.support.virtual import VirtualClock, virtual
 
 
 @virtual

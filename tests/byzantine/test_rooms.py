@@ -10,9 +10,9 @@ import pytest
 from matrix_pypi_bot.core.envelope import Envelope, seal
 from tests.byzantine.network import room_id
 from tests.byzantine.scenes import FALSE, ONE, OTHER, TWO, away, liar, rule, scene, statements, verdicts
-from tests.byzantine.virtual import virtual
 from tests.byzantine.world import World
 from tests.support.dists import wheel
+from tests.support.virtual import virtual
 
 ATTESTATION = "io.matrix_pypi.attestation.v1"
 ROOM = "project:mxa"

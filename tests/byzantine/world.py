@@ -21,11 +21,11 @@ from matrix_pypi_bot.wire.messages import Decision
 from matrix_pypi_bot.wire.names import FileName, ProjectName
 from matrix_pypi_bot.wire.problems import Problem
 from tests.byzantine.network import Event, Network, room_id
-from tests.byzantine.virtual import VirtualClock
 from tests.support.bot_world import ManualClock, ScriptedIndex, report
 from tests.support.dists import Dist
 from tests.support.federation import Participant, Trusting
 from tests.support.memory_store import DirectStore
+from tests.support.virtual import VirtualClock
 
 ROUND_SECONDS = 60.0
 PULL_SECONDS = 300.0

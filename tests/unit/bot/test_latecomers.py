@@ -9,9 +9,9 @@ import pytest
 
 from matrix_pypi_bot.ports import StoreAway
 from matrix_pypi_bot.services.latecomers import TIE, Latecomers
-from tests.byzantine.virtual import virtual
 from tests.support.bot_world import ManualClock
 from tests.support.mailbox import MemoryStore
+from tests.support.virtual import virtual
 
 FLASK, DJANGO = "project:flask", "project:django"
 ATTESTATION = "io.matrix_pypi.attestation.v1"

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from matrix_pypi_bot.services.together import together
-from tests.byzantine.virtual import virtual
+from tests.support.virtual import virtual
 
 
 async def fails_after(seconds: float, told: str = "told") -> None:
